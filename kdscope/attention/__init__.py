@@ -1,0 +1,5 @@
+"""Where a network looks."""
+
+from kdscope.attention.activation import activation_map
+
+__all__ = ["activation_map"]
