@@ -1,0 +1,250 @@
+"""What a measure is: a card that says what may be expected of it, a small state that adds up, and a result.
+
+A new measure is one file in this package: a pure function that states the definition, and a class with a card.
+
+    @measure
+    class Agreement(SampleMean):
+        card = Card("agreement", ...)
+
+        def per_sample(self, pair):
+            return pair.teacher_top == pair.student_top
+
+The registry, the analyses and the contract tests find it there.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from kdscope.errors import KDScopeError, unknown
+from kdscope.measures import MEASURES
+from kdscope.measures.pair import Pair, pairs
+from kdscope.measures.result import Result
+from kdscope.measures.statistics import bootstrap_mean, exact_mean, wilson
+
+INVARIANCES = {
+    "gauge": "adding a constant to all logits of an image, another for each image and network",
+    "sample-order": "the order of the images",
+    "class-relabelling": "one renaming of the classes for teacher, student and labels",
+    "monotone": "any increasing map of the logits of an image, teacher or student (temperature is one)",
+    "swap": "teacher and student in each other's place",
+}
+NEEDS = ("labels", "baseline_logits")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What may be expected of a measure; the contract tests are made from it.
+
+    Attributes:
+        name: as in `MEASURES`; title: for a table or an axis; unit: "share", "nats", ...
+        range: least and largest value that it can take.
+        direction: "higher" or "lower" is more alike, or "none".
+        citation: who gave the definition.
+        invariances: names from `INVARIANCES`: what does not change it.
+        needs: what it must be given besides the two networks' logits, names from `NEEDS`.
+        resampling: how its uncertainty may be found: "bootstrap", "subsample" or "jackknife".
+        null: its value, but for sampling noise, where teacher and student have nothing in common, if that is one number
+            whatever the data; None where it depends on them (then shuffle: `kdscope.measures.controls`).
+    """
+
+    name: str
+    title: str
+    unit: str
+    range: tuple[float, float]
+    direction: str
+    citation: str
+    invariances: tuple[str, ...] = ("gauge", "sample-order", "class-relabelling")
+    needs: tuple[str, ...] = ()
+    resampling: str = "bootstrap"
+    null: float | None = None
+
+    def __post_init__(self) -> None:
+        for names, known, kind in (
+            ([self.direction], ("higher", "lower", "none"), "direction"),
+            ([self.resampling], ("bootstrap", "subsample", "jackknife"), "resampling"),
+            (self.invariances, INVARIANCES, "invariance"),
+            (self.needs, NEEDS, "need"),
+        ):
+            for name in names:
+                if name not in known:
+                    raise unknown(kind, name, known, f"the card of measure {self.name!r}")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One of the ways in which a measure is defined in the literature.
+
+    Attributes:
+        citation: where it stands.
+        defect: what is wrong with it; empty for a sound one.
+        ensemble: how it combines several teachers (a name for `kdscope.measures.ensemble.combine_logits`).
+        batch_size: where its number is the unweighted mean over consecutive batches of so many images, the short last one
+            included; None where every image counts the same.
+    """
+
+    citation: str
+    defect: str = ""
+    ensemble: str = "mean-probability"
+    batch_size: int | None = None
+
+
+class Measure(ABC):
+    """A state to which images are added, batch by batch and rank by rank, and from which a `Result` is computed.
+
+    Args:
+        definition: a key of `definitions`; "kdscope" is the sound one.
+    """
+
+    card: ClassVar[Card]
+    definitions: ClassVar[Mapping[str, Definition]] = {}
+
+    def __init__(self, definition: str = "kdscope"):
+        known = self.known_definitions()
+        if definition not in known:
+            raise unknown("definition", definition, known, f"measure {self.card.name!r}")
+        self.definition = definition
+        self.seen = 0
+
+    @classmethod
+    def known_definitions(cls) -> dict[str, Definition]:
+        """All definitions of this measure by name, the sound one first."""
+        return {"kdscope": Definition(cls.card.citation)} | dict(cls.definitions)
+
+    @property
+    def defined(self) -> Definition:
+        return self.known_definitions()[self.definition]
+
+    def update(
+        self, teacher_logits: Any, student_logits: Any, labels: Any = None, baseline_logits: Any = None
+    ) -> "Measure":
+        """Adds images; returns itself.
+
+        Args:
+            teacher_logits, student_logits, baseline_logits: [B, C], numpy or torch, any floating dtype. The baseline is a
+                student trained without a teacher.
+            labels: integers [B] in 0..C-1.
+
+        Raises:
+            KDScopeError: as `kdscope.measures.pair.pairs`, or where what the card says it needs is missing. The state is
+                then as it was before.
+        """
+        given = {"labels": labels, "baseline_logits": baseline_logits}
+        for name in self.card.needs:
+            if given[name] is None:
+                raise KDScopeError(f"measure {self.card.name!r} needs {name.replace('_', ' ')}")
+        given = {name: array if name in self.card.needs else None for name, array in given.items()}
+        for pair in pairs(teacher_logits, student_logits, **given, first=self.seen):
+            self.observe(pair)
+        return self
+
+    def observe(self, pair: Pair) -> None:
+        """Adds one checked chunk."""
+        self.add(pair)
+        self.seen += len(pair)
+
+    def merge(self, other: "Measure") -> "Measure":
+        """Adds what another one of the same kind has seen (another rank, another shard), after its own; returns itself."""
+        if type(other) is not type(self) or other.options() != self.options():
+            raise KDScopeError(
+                f"measure {self.card.name!r} {self.options()} cannot be merged with {other.card.name!r} {other.options()}"
+            )
+        self.absorb(other)
+        self.seen += other.seen
+        return self
+
+    def compute(self, confidence: float = 0.95, seed: int = 0) -> Result:
+        """The number over all images seen, with an interval of that confidence; `seed` is that of the resampling.
+
+        Raises:
+            KDScopeError: if no image was seen, or the confidence is not between 0 and 1.
+        """
+        if not self.seen:
+            raise KDScopeError(f"measure {self.card.name!r} has seen no images")
+        if not 0 < confidence < 1:
+            raise KDScopeError(f"the confidence is {confidence}; it must be between 0 and 1")
+        return self.finish(confidence, seed)
+
+    def options(self) -> dict[str, Any]:
+        """What tells this measure from others of its class: two that differ here cannot be merged."""
+        return {"definition": self.definition}
+
+    @abstractmethod
+    def add(self, pair: Pair) -> None:
+        """Adds a chunk to the state."""
+
+    @abstractmethod
+    def absorb(self, other: Any) -> None:
+        """Adds the state of another."""
+
+    @abstractmethod
+    def finish(self, confidence: float, seed: int) -> Result:
+        """The result of a state that is not empty."""
+
+
+class SampleMean(Measure):
+    """A measure that is a mean over images of one number each; NaN marks an image that does not count.
+
+    The state is these numbers. The sum is exact (`math.fsum`), so that no order of batches or ranks changes the mean.
+    Where each is 0 or 1 (`proportion`) the interval is Wilson's, else it is BCa bootstrap over images.
+    """
+
+    proportion: ClassVar[bool] = False
+
+    def __init__(self, definition: str = "kdscope"):
+        super().__init__(definition)
+        self._parts: list[np.ndarray] = []
+
+    @abstractmethod
+    def per_sample(self, pair: Pair) -> np.ndarray:
+        """The number of each image [B]."""
+
+    def add(self, pair: Pair) -> None:
+        self._parts.append(np.asarray(self.per_sample(pair), dtype=np.float64))
+
+    def absorb(self, other: "SampleMean") -> None:
+        self._parts.extend(other._parts)
+
+    def finish(self, confidence: float, seed: int) -> Result:
+        values = np.concatenate(self._parts)
+        counted = ~np.isnan(values)
+        weights = self._weights(len(values))[counted]
+        kept = values[counted]
+        value = exact_mean(kept, weights)
+        if self.proportion:
+            low, high = wilson(value, weights.sum() ** 2 / np.square(weights).sum() if len(kept) else 0, confidence)
+        else:
+            low, high = bootstrap_mean(kept, weights, confidence=confidence, seed=seed)
+        return Result(
+            measure=self.card.name,
+            value=value,
+            per_sample=values,
+            n=len(kept),
+            ci_low=low,
+            ci_high=high,
+            definition=self.definition,
+            source=self.defined.citation,
+            excluded=len(values) - len(kept),
+        )
+
+    def _weights(self, count: int) -> np.ndarray:
+        size = self.defined.batch_size
+        if size is None:
+            return np.ones(count)
+        # An image of a short last batch weighs size / length of it: that is what a mean of batch means does.
+        last = count % size or size
+        return np.where(np.arange(count) < count - last, 1.0, size / last)
+
+
+AnyMeasure = TypeVar("AnyMeasure", bound=type[Measure])
+
+
+def measure(entry: AnyMeasure) -> AnyMeasure:
+    """Class decorator that enters a measure into `MEASURES` under the name on its card."""
+    return MEASURES.register(entry.card.name)(entry)
+
+
+__all__ = ["INVARIANCES", "NEEDS", "Card", "Definition", "Measure", "SampleMean", "measure"]
