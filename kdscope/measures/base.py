@@ -82,8 +82,8 @@ class Definition:
         citation: where it stands.
         defect: what is wrong with it; empty for a sound one.
         ensemble: how it combines several teachers (a name for `kdscope.measures.ensemble.combine_logits`).
-        batch_size: where its number is the unweighted mean over consecutive batches of so many images, the short last one
-            included; None where every image counts the same.
+        batch_size: where its number is the unweighted mean over consecutive batches of so many images, the short last
+            one included; None where every image counts the same.
     """
 
     citation: str
@@ -124,13 +124,13 @@ class Measure(ABC):
         """Adds images; returns itself.
 
         Args:
-            teacher_logits, student_logits, baseline_logits: [B, C], numpy or torch, any floating dtype. The baseline is a
-                student trained without a teacher.
+            teacher_logits, student_logits, baseline_logits: [B, C], numpy or torch, any floating dtype. The baseline
+                is a student trained without a teacher.
             labels: integers [B] in 0..C-1.
 
         Raises:
-            KDScopeError: as `kdscope.measures.pair.pairs`, or where what the card says it needs is missing. The state is
-                then as it was before.
+            KDScopeError: as `kdscope.measures.pair.pairs`, or where what the card says it needs is missing. The
+                state is then as it was before.
         """
         given = {"labels": labels, "baseline_logits": baseline_logits}
         for name in self.card.needs:
@@ -147,10 +147,10 @@ class Measure(ABC):
         self.seen += len(pair)
 
     def merge(self, other: "Measure") -> "Measure":
-        """Adds what another one of the same kind has seen (another rank, another shard), after its own; returns itself."""
+        """Adds what another of its kind has seen (another rank, another shard), after its own; returns itself."""
         if type(other) is not type(self) or other.options() != self.options():
             raise KDScopeError(
-                f"measure {self.card.name!r} {self.options()} cannot be merged with {other.card.name!r} {other.options()}"
+                f"measure {self.card.name!r} {self.options()} and {other.card.name!r} {other.options()} cannot be merged"
             )
         self.absorb(other)
         self.seen += other.seen

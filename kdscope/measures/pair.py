@@ -1,7 +1,7 @@
 """Teacher and student on the same images, as measures see them: checked, in float64, in chunks that fit a cache.
 
-Everything here is a property of the predictor, not of its head: adding any constant to all logits of an image changes no
-probability, so it may change no measure (the gauge rule).
+Everything here is a property of the predictor, not of its head: adding any constant to all logits of an image changes
+no probability, so it may change no measure (the gauge rule).
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a measure returns: never a bare number, but a number with its interval, its sample, its definition and its frame."""
+"""What a measure returns: never a bare number, but one with its interval, sample, definition and frame."""
 
 import math
 from dataclasses import dataclass, replace
@@ -62,7 +62,7 @@ class Result:
 
     @property
     def position(self) -> float | None:
-        """(value - floor) / (ceiling - floor): 0 at the floor, 1 at the ceiling, whichever of the two is the larger number.
+        """(value - floor) / (ceiling - floor): 0 at the floor, 1 at the ceiling, whichever is the larger number.
 
         None where one of them is unknown or where they are equal, for then there is no room between them.
         """
