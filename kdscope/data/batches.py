@@ -1,0 +1,241 @@
+"""Batches, made on the device: gather uint8, augment, normalise, each in batched tensor operations.
+
+What fits in the memory budget lives on the device as uint8, with the augmentation's zero margin around each image, and
+a crop is one gather from it. What does not fit streams: workers of a torch DataLoader read whole batches of raw images,
+and everything after that is the same code, so the batches are the same to the last bit.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdscope.data.augment import Augmentation, Parameters, View, augmentation
+from kdscope.data.chance import Chance, permutation
+from kdscope.data.split import Dataset, Split
+from kdscope.errors import KDScopeError
+
+BLOCK = 2**15  # images whose parameters are drawn together: far cheaper than batch by batch
+
+
+class Batch(NamedTuple):
+    """Some images of a split, on the device.
+
+    `image`: float32 [B, 3, H, W], normalised; `label`: int64 [B]; `index`: int64 [B], positions in the unshuffled
+    split;
+    `view`: what augmentation did.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    view: View
+
+
+def windows(store: Tensor, index: Tensor, dy: Tensor, dx: Tensor, height: int, width: int) -> Tensor:
+    """Cut one window out of each of some images: [B, C, height, width], window b from store[index[b]] at (dy[b],
+    dx[b]).
+
+    Args:
+        store: [N, C, H, W], contiguous.
+        index, dy, dx: int64 [B] on the store's device; every window must lie inside.
+
+    The store is seen as all runs of `width` pixels that it holds, overlapping (a stride of 1), so that a window is rows
+    of
+    that view: an `index_select` of whole rows, several times as fast as indexing pixel by pixel.
+    """
+    _, channels, full_height, full_width = store.shape
+    runs = store.as_strided((store.numel() - width + 1, width), (1, 1))
+    inside = torch.arange(channels, device=store.device)[:, None] * (full_height * full_width)
+    inside = inside + torch.arange(height, device=store.device) * full_width
+    start = index * (channels * full_height * full_width) + dy * full_width + dx
+    rows = (start[:, None, None] + inside).flatten()
+    return runs.index_select(0, rows).view(len(index), channels, height, width)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(x / 255 - mean) / std of uint8 [B, 3, H, W], as float32: one conversion, one multiplication, one addition.
+
+    >>> normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).flatten().tolist()
+    [2.0, 1.0, 0.5]
+    """
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(-1, 1, 1)
+    return images.float().mul_(scale).add_(shift)
+
+
+class Batches:
+    """The batches of a split, resident or streamed: one iterator.
+
+    Args:
+        split: what to take images from.
+        statistics: the dataset, or its (mean, std), to normalise by.
+        augment: name of an augmentation.
+        batch_size: of all ranks together.
+        shuffle: whether an epoch goes through a permutation that depends on (seed, epoch) only.
+        seed: for the permutation and the views.
+        device: where batches are made.
+        rank, world_size: this process's part. With `shuffle`, each batch of the epoch is cut in equal parts, so that
+            all ranks together see the very batches that one alone would see (the ragged last one is trimmed to a
+            multiple of `world_size`). Without, the ranks take disjoint runs of images that together cover each exactly
+            once.
+        memory_budget: bytes; a split that needs more (with its margin) is streamed.
+        workers: processes that read, when streaming; 0 reads in this one.
+        channels_last: memory format of the images.
+
+    Raises:
+        KDScopeError: unknown augmentation, a batch size that the ranks cannot share, an empty split.
+
+    >>> from kdscope.data import load
+    >>> digits = load("digits")
+    >>> batches = Batches(digits.train, digits, augment="standard", batch_size=100, shuffle=True)
+    >>> batch = next(batches.epoch(0))
+    >>> batch.image.shape, torch.equal(batches.batch(batch.index, epoch=0).image, batch.image)
+    (torch.Size([100, 3, 16, 16]), True)
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        statistics: Dataset | tuple[tuple[float, ...], tuple[float, ...]],
+        *,
+        augment: str = "none",
+        batch_size: int = 128,
+        shuffle: bool = False,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        memory_budget: int = 4 * 2**30,
+        workers: int = 2,
+        channels_last: bool = False,
+    ):
+        if len(split) == 0:
+            raise KDScopeError(f"split {split.name!r} has no images")
+        if batch_size < 1 or (shuffle and batch_size % world_size):
+            raise KDScopeError(
+                f"batch_size={batch_size} is not a positive multiple of the {world_size} processes that share it"
+            )
+        if not 0 <= rank < world_size:
+            raise KDScopeError(f"rank {rank} is not one of the {world_size} processes 0 to {world_size - 1}")
+        self.split, self.seed, self.shuffle = split, seed, shuffle
+        self.mean, self.std = (statistics.mean, statistics.std) if isinstance(statistics, Dataset) else statistics
+        self.augment: Augmentation = augmentation(augment)
+        self.augment_name = augment
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.device = torch.device(device)
+        self.workers = workers
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.labels = split.labels.to(self.device)
+        margin = self.augment.margin
+        count, channels, height, width = split.images.shape
+        self.height, self.width = height, width
+        self.streams = count * channels * (height + 2 * margin) * (width + 2 * margin) > memory_budget
+        self.store = None if self.streams else _padded(split.images.to(self.device), margin)
+
+    def __len__(self) -> int:
+        """Batches in an epoch on this rank."""
+        if not self.shuffle:
+            return -(-len(self._run()) // self._step())
+        whole, rest = divmod(len(self.split), self.batch_size)
+        return whole + (rest >= self.world_size)
+
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch on this rank, from batch `start` on: the same ones whatever `start` is."""
+        parts = self._parts(epoch)[start:]
+        raw = self._reader(parts) if self.streams else [None] * len(parts)
+        drawn = self._drawn(parts, epoch)
+        for (index, parameters), images in zip(drawn, raw, strict=True):
+            yield self._make(index, epoch, parameters, images)
+
+    def batch(self, index: Tensor, epoch: int = 0) -> Batch:
+        """The views of the images at `index` (int64 [B], any device) that `epoch` has: any view can be made again."""
+        index = index.cpu()
+        outside = (index < 0) | (index >= len(self.split))
+        if outside.any():
+            raise KDScopeError(
+                f"index {int(index[outside][0])} is outside split {self.split.name!r}, which has {len(self.split)} images"
+            )
+        images = self.split.images[index] if self.streams else None
+        return self._make(index, epoch, self._draw(index, epoch), images)
+
+    def _run(self) -> range:
+        """Without shuffling: the images of this rank."""
+        count, world = len(self.split), self.world_size
+        return range(count * self.rank // world, count * (self.rank + 1) // world)
+
+    def _step(self) -> int:
+        return -(-self.batch_size // self.world_size)
+
+    def _parts(self, epoch: int) -> list[Tensor]:
+        """The indices of each batch of this rank."""
+        if not self.shuffle:
+            run = self._run()
+            return list(torch.arange(run.start, run.stop).split(self._step())) if run else []
+        parts = permutation(self.seed, epoch, len(self.split)).split(self.batch_size)
+        shares = [len(part) // self.world_size for part in parts]
+        return [part[self.rank * n : (self.rank + 1) * n] for part, n in zip(parts, shares, strict=True) if n]
+
+    def _draw(self, index: Tensor, epoch: int) -> Parameters:
+        return self.augment.draw(Chance(self.seed, epoch, index), self.height, self.width)
+
+    def _drawn(self, parts: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Parameters]]:
+        """Each batch's indices and parameters; parameters are drawn for many batches at a time."""
+        group = max(1, BLOCK // self.batch_size)
+        for first in range(0, len(parts), group):
+            some = parts[first : first + group]
+            lengths = [len(part) for part in some]
+            drawn = self._draw(torch.cat(some), epoch)
+            columns = {name: value.split(lengths) for name, value in drawn.items()}
+            for position, part in enumerate(some):
+                yield part, {name: column[position] for name, column in columns.items()}
+
+    def _make(self, index: Tensor, epoch: int, parameters: Parameters, images: Tensor | None) -> Batch:
+        where = index.to(self.device, non_blocking=True)
+        images = self._gather(where, parameters, images)
+        images = normalise(self.augment.apply(images, parameters), self.mean, self.std)
+        images = images.contiguous(memory_format=self.memory_format)
+        view = View(self.augment_name, self.seed, epoch, index, parameters)
+        return Batch(images, self.labels.index_select(0, where), where, view)
+
+    def _gather(self, where: Tensor, parameters: Parameters, images: Tensor | None) -> Tensor:
+        """The raw images or windows, from the store or from those that were read."""
+        store = self.store
+        if images is not None:
+            store = _padded(images.to(self.device, non_blocking=True), self.augment.margin)
+            where = torch.arange(len(where), device=self.device)
+        if not self.augment.margin:
+            return store.index_select(0, where)
+        dy, dx = (parameters[name].to(self.device, non_blocking=True) for name in ("dy", "dx"))
+        return windows(store, where, dy, dx, self.height, self.width)
+
+    def _reader(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Raw images of each batch, read ahead by workers."""
+        from torch.utils.data import DataLoader
+
+        # Forked, so that a memory-mapped split is shared and not sent to each worker.
+        loader = DataLoader(
+            _Reads(self.split.images),
+            sampler=parts,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context="fork" if self.workers else None,
+        )
+        return iter(loader)
+
+
+class _Reads(torch.utils.data.Dataset):
+    """What a worker does: the raw images at some indices."""
+
+    def __init__(self, images: Tensor):
+        self.images = images
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.images[index]
+
+
+def _padded(images: Tensor, margin: int) -> Tensor:
+    return F.pad(images, (margin,) * 4) if margin else images.contiguous()
