@@ -56,9 +56,10 @@ def windows(store: Tensor, index: Tensor, dy: Tensor, dx: Tensor, height: int, w
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(x / 255 - mean) / std of uint8 [B, 3, H, W], as float32: one conversion, one multiplication, one addition.
+    """(x / 255 - mean) / std of uint8 [B, 3, H, W], as float32, in one conversion, multiplication and addition.
 
-    >>> normalise(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8), (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).flatten().tolist()
+    >>> white = torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)
+    >>> normalise(white, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).flatten().tolist()
     [2.0, 1.0, 0.5]
     """
     scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(-1, 1, 1)
@@ -116,7 +117,7 @@ class Batches:
             raise KDScopeError(f"split {split.name!r} has no images")
         if batch_size < 1 or (shuffle and batch_size % world_size):
             raise KDScopeError(
-                f"batch_size={batch_size} is not a positive multiple of the {world_size} processes that share it"
+                f"batch_size={batch_size} is not a positive multiple of the {world_size} processes sharing it"
             )
         if not 0 <= rank < world_size:
             raise KDScopeError(f"rank {rank} is not one of the {world_size} processes 0 to {world_size - 1}")
@@ -156,7 +157,7 @@ class Batches:
         outside = (index < 0) | (index >= len(self.split))
         if outside.any():
             raise KDScopeError(
-                f"index {int(index[outside][0])} is outside split {self.split.name!r}, which has {len(self.split)} images"
+                f"index {int(index[outside][0])} is outside split {self.split.name!r} of {len(self.split)} images"
             )
         images = self.split.images[index] if self.streams else None
         return self._make(index, epoch, self._draw(index, epoch), images)

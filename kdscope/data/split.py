@@ -39,9 +39,8 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[1] != 3:
-            raise KDScopeError(
-                f"split {self.name!r} needs uint8 images [N, 3, H, W], not {self.images.dtype} {tuple(self.images.shape)}"
-            )
+            found = f"{self.images.dtype} {tuple(self.images.shape)}"
+            raise KDScopeError(f"split {self.name!r} needs uint8 images [N, 3, H, W], not {found}")
         if self.labels.shape != self.images.shape[:1]:
             raise KDScopeError(
                 f"split {self.name!r} has {len(self.images)} images and labels {tuple(self.labels.shape)}"
@@ -103,7 +102,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the fingerprints of the splits, the class names and the normalisation (not the dataset's name)."""
+        """SHA-256 over the fingerprints of the splits, the class names and the normalisation; not the name."""
         parts = [self.classes, self.mean, self.std, [(name, self.split(name).fingerprint) for name in self.splits]]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 

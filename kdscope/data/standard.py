@@ -12,6 +12,7 @@ from kdscope.data.chance import Chance
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
     """Mirror, left to right, the images [B, C, H, W] for which `chosen` (bool [B], on the CPU) is true; in place.
 
+    >>> import torch
     >>> flip(torch.tensor([[[[1, 2]]], [[[3, 4]]]]), torch.tensor([True, False])).flatten().tolist()
     [2, 1, 3, 4]
     """
@@ -34,7 +35,7 @@ class Plain(Augmentation):
 
 @AUGMENTATIONS.register("standard")
 class Standard(Augmentation):
-    """Pad with 4 zero pixels (black, before normalisation) on each side, cut a window at random, mirror with probability 1/2."""
+    """Pad with 4 zero pixels (before normalisation: black), cut a window at random, mirror with probability 1/2."""
 
     name = "standard"
     margin = 4
