@@ -10,11 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from kdscope.errors import KDScopeError
-from kdscope.measures.base import Card, Definition, SampleMean, measure
+from kdscope.measures.base import Card, Definition, measure
+from kdscope.measures.logits import LogitMean
 from kdscope.measures.pair import Pair
 
 STANTON = "Stanton et al., NeurIPS 2021, eq. 2"
-ALL = ("gauge", "sample-order", "class-relabelling", "monotone")
+ORDER_ONLY = ("gauge", "sample-order", "class-relabelling", "monotone")
 
 
 def agreement_bounds(teacher_accuracy: float, student_accuracy: float) -> tuple[float, float]:
@@ -36,8 +37,8 @@ def expected_agreement(
 
     Args:
         teacher_top, student_top: int [N] in 0..classes-1.
-        labels: int [N]; where given, independent *given the true class*: sum_y p(y) sum_c p_t(c|y) p_s(c|y), the chance
-            of agreeing on right answers and on the common errors of each class.
+        labels: int [N]; where given, independent *given the true class*: sum_y p(y) sum_c p_t(c|y) p_s(c|y), the
+            chance of agreeing on right answers and on the common errors of each class.
 
     >>> expected_agreement(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]), 2)
     0.5
@@ -45,27 +46,27 @@ def expected_agreement(
     0.75
     """
     groups = np.zeros(len(teacher_top), dtype=np.int64) if labels is None else np.asarray(labels, dtype=np.int64)
-    shape = (int(groups.max()) + 1, classes)
+    size = np.bincount(groups)
+    shape = (len(size), classes)
     of_teacher, of_student = (
-        np.bincount(groups * classes + top, minlength=shape[0] * classes).reshape(shape).astype(np.float64)
-        for top in (np.asarray(teacher_top), np.asarray(student_top))
+        np.bincount(groups * classes + np.asarray(top), minlength=len(size) * classes).reshape(shape).astype(np.float64)
+        for top in (teacher_top, student_top)
     )
-    size = of_teacher.sum(axis=1)
     together = (of_teacher * of_student).sum(axis=1)
-    return float((together[size > 0] / size[size > 0]).sum() / len(groups))
+    return float((together / np.maximum(size, 1)).sum() / len(groups))
 
 
 def lift(agreement: float, expected: float) -> float:
-    """agreement / expected: how many times more often than chance they agree; NaN where chance is none.
+    """agreement / expected: how many times more often than by chance they agree; NaN where chance is none.
 
-    >>> lift(0.9, 0.3)
+    >>> round(lift(0.9, 0.3), 3)
     3.0
     """
     return agreement / expected if expected else float("nan")
 
 
 @measure
-class Agreement(SampleMean):
+class Agreement(LogitMean):
     """Share of images for which the class of the largest logit is the same.
 
     >>> result = Agreement().update([[2.0, 0, 0], [0, 3.0, 0]], [[0, 1.0, 0], [0, 1.0, 0]]).compute()
@@ -73,8 +74,10 @@ class Agreement(SampleMean):
     (0.5, array([0., 1.]))
     """
 
-    card = Card("agreement", "Top-1 agreement", "share", (0, 1), "higher", STANTON, (*ALL, "swap"))
+    card = Card("agreement", "Top-1 agreement", "share", (0, 1), "higher", STANTON, (*ORDER_ONLY, "swap"))
     definitions: ClassVar = {
+        # The same: that code counts over the whole set (only a helper of it averages batch means).
+        "stanton2021": Definition(STANTON),
         "guo2024-code": Definition(
             "Guo et al., arXiv 2405.00739, released code",
             "the unweighted mean over batches of 128: an image in the short last batch counts more than others",
@@ -89,7 +92,7 @@ class Agreement(SampleMean):
 
 
 @measure
-class AgreementWhereRight(SampleMean):
+class AgreementWhereRight(LogitMean):
     """Agreement among the images that the teacher gets right: share of its truths that the student tells too.
 
     >>> AgreementWhereRight().update([[2.0, 0], [2.0, 0]], [[1.0, 0], [0, 1.0]], [0, 1]).compute().value
@@ -97,14 +100,8 @@ class AgreementWhereRight(SampleMean):
     """
 
     card = Card(
-        "agreement-teacher-right",
-        "Agreement where the teacher is right",
-        "share",
-        (0, 1),
-        "higher",
-        STANTON,
-        ALL,
-        ("labels",),
+        *("agreement-teacher-right", "Agreement where the teacher is right", "share", (0, 1), "higher", STANTON),
+        *(ORDER_ONLY, ("labels",)),
     )
     proportion = True
 
@@ -113,7 +110,7 @@ class AgreementWhereRight(SampleMean):
 
 
 @measure
-class AgreementWhereWrong(SampleMean):
+class AgreementWhereWrong(LogitMean):
     """Agreement among the images that the teacher gets wrong: share of its errors that the student makes too.
 
     No image counts where the teacher is always right: the value is then NaN, and n is 0.
@@ -123,14 +120,8 @@ class AgreementWhereWrong(SampleMean):
     """
 
     card = Card(
-        "agreement-teacher-wrong",
-        "Agreement where the teacher is wrong",
-        "share",
-        (0, 1),
-        "higher",
-        STANTON,
-        ALL,
-        ("labels",),
+        *("agreement-teacher-wrong", "Agreement where the teacher is wrong", "share", (0, 1), "higher", STANTON),
+        *(ORDER_ONLY, ("labels",)),
     )
     proportion = True
 

@@ -1,15 +1,7 @@
 """What a measure is: a card that says what may be expected of it, a small state that adds up, and a result.
 
-A new measure is one file in this package: a pure function that states the definition, and a class with a card.
-
-    @measure
-    class Agreement(SampleMean):
-        card = Card("agreement", ...)
-
-        def per_sample(self, pair):
-            return pair.teacher_top == pair.student_top
-
-The registry, the analyses and the contract tests find it there.
+A new measure is one file in this package: a pure function that states the definition, and a class with a card (see
+`kdscope/measures/overlap.py`). The registry, the analyses and the contract tests find it there.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +13,6 @@ import numpy as np
 
 from kdscope.errors import KDScopeError, unknown
 from kdscope.measures import MEASURES
-from kdscope.measures.pair import Pair, pairs
 from kdscope.measures.result import Result
 from kdscope.measures.statistics import bootstrap_mean, exact_mean, wilson
 
@@ -37,12 +28,14 @@ NEEDS = ("labels", "baseline_logits")
 
 @dataclass(frozen=True)
 class Card:
-    """What may be expected of a measure; the contract tests are made from it.
+    """What may be expected of a measure under its sound definition; the contract tests are made from it.
 
     Attributes:
-        name: as in `MEASURES`; title: for a table or an axis; unit: "share", "nats", ...
+        name: as in `MEASURES`.
+        title: for a table or an axis.
+        unit: "share", "nats", "correlation", ...
         range: least and largest value that it can take.
-        direction: "higher" or "lower" is more alike, or "none".
+        direction: "higher" or "lower" is more alike, or "none" (it says nothing of likeness).
         citation: who gave the definition.
         invariances: names from `INVARIANCES`: what does not change it.
         needs: what it must be given besides the two networks' logits, names from `NEEDS`.
@@ -96,62 +89,47 @@ class Measure(ABC):
     """A state to which images are added, batch by batch and rank by rank, and from which a `Result` is computed.
 
     Args:
-        definition: a key of `definitions`; "kdscope" is the sound one.
+        definition: a key of `definitions`; "kdscope" is the sound one, and every measure has it.
+
+    Attributes:
+        seen: how many images were added.
     """
 
     card: ClassVar[Card]
     definitions: ClassVar[Mapping[str, Definition]] = {}
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "card" in vars(cls):
+            cls.definitions = {"kdscope": Definition(cls.card.citation)} | vars(cls).get("definitions", {})
+
     def __init__(self, definition: str = "kdscope"):
-        known = self.known_definitions()
-        if definition not in known:
-            raise unknown("definition", definition, known, f"measure {self.card.name!r}")
+        if definition not in self.definitions:
+            raise unknown("definition", definition, self.definitions, f"measure {self.card.name!r}")
         self.definition = definition
         self.seen = 0
 
-    @classmethod
-    def known_definitions(cls) -> dict[str, Definition]:
-        """All definitions of this measure by name, the sound one first."""
-        return {"kdscope": Definition(cls.card.citation)} | dict(cls.definitions)
-
     @property
     def defined(self) -> Definition:
-        return self.known_definitions()[self.definition]
+        return self.definitions[self.definition]
 
-    def update(
-        self, teacher_logits: Any, student_logits: Any, labels: Any = None, baseline_logits: Any = None
-    ) -> "Measure":
-        """Adds images; returns itself.
+    def options(self) -> dict[str, Any]:
+        """The arguments that made this measure: two that differ here cannot be merged."""
+        return {"definition": self.definition}
 
-        Args:
-            teacher_logits, student_logits, baseline_logits: [B, C], numpy or torch, any floating dtype. The baseline
-                is a student trained without a teacher.
-            labels: integers [B] in 0..C-1.
-
-        Raises:
-            KDScopeError: as `kdscope.measures.pair.pairs`, or where what the card says it needs is missing. The
-                state is then as it was before.
-        """
-        given = {"labels": labels, "baseline_logits": baseline_logits}
-        for name in self.card.needs:
-            if given[name] is None:
-                raise KDScopeError(f"measure {self.card.name!r} needs {name.replace('_', ' ')}")
-        given = {name: array if name in self.card.needs else None for name, array in given.items()}
-        for pair in pairs(teacher_logits, student_logits, **given, first=self.seen):
-            self.observe(pair)
-        return self
-
-    def observe(self, pair: Pair) -> None:
-        """Adds one checked chunk."""
-        self.add(pair)
-        self.seen += len(pair)
+    def fresh(self) -> "Measure":
+        """The same measure, with an empty state."""
+        return type(self)(**self.options())
 
     def merge(self, other: "Measure") -> "Measure":
-        """Adds what another of its kind has seen (another rank, another shard), after its own; returns itself."""
+        """Adds what another of its kind has seen (another rank, another shard), after its own; returns itself.
+
+        Raises:
+            KDScopeError: if the other is another measure, or one with other options.
+        """
         if type(other) is not type(self) or other.options() != self.options():
-            raise KDScopeError(
-                f"measure {self.card.name!r} {self.options()} and {other.card.name!r} {other.options()} cannot be merged"
-            )
+            mine, others = (f"{m.card.name} {m.options()}" for m in (self, other))
+            raise KDScopeError(f"measure {mine} cannot be merged with {others}")
         self.absorb(other)
         self.seen += other.seen
         return self
@@ -168,17 +146,9 @@ class Measure(ABC):
             raise KDScopeError(f"the confidence is {confidence}; it must be between 0 and 1")
         return self.finish(confidence, seed)
 
-    def options(self) -> dict[str, Any]:
-        """What tells this measure from others of its class: two that differ here cannot be merged."""
-        return {"definition": self.definition}
-
-    @abstractmethod
-    def add(self, pair: Pair) -> None:
-        """Adds a chunk to the state."""
-
     @abstractmethod
     def absorb(self, other: Any) -> None:
-        """Adds the state of another."""
+        """Adds the state of another of the same kind."""
 
     @abstractmethod
     def finish(self, confidence: float, seed: int) -> Result:
@@ -189,7 +159,7 @@ class SampleMean(Measure):
     """A measure that is a mean over images of one number each; NaN marks an image that does not count.
 
     The state is these numbers. The sum is exact (`math.fsum`), so that no order of batches or ranks changes the mean.
-    Where each is 0 or 1 (`proportion`) the interval is Wilson's, else it is BCa bootstrap over images.
+    Where each is 0 or 1 (`proportion`) the interval is Wilson's, else it is the BCa bootstrap over images.
     """
 
     proportion: ClassVar[bool] = False
@@ -198,24 +168,24 @@ class SampleMean(Measure):
         super().__init__(definition)
         self._parts: list[np.ndarray] = []
 
-    @abstractmethod
-    def per_sample(self, pair: Pair) -> np.ndarray:
-        """The number of each image [B]."""
-
-    def add(self, pair: Pair) -> None:
-        self._parts.append(np.asarray(self.per_sample(pair), dtype=np.float64))
+    def keep(self, values: np.ndarray) -> None:
+        """Adds the numbers [B] of some images."""
+        self._parts.append(np.asarray(values, dtype=np.float64))
+        self.seen += len(values)
 
     def absorb(self, other: "SampleMean") -> None:
         self._parts.extend(other._parts)
 
     def finish(self, confidence: float, seed: int) -> Result:
         values = np.concatenate(self._parts)
-        counted = ~np.isnan(values)
-        weights = self._weights(len(values))[counted]
-        kept = values[counted]
+        counts = ~np.isnan(values)
+        weights = self._weights(len(values))
+        kept, weights = values[counts], None if weights is None else weights[counts]
         value = exact_mean(kept, weights)
         if self.proportion:
-            low, high = wilson(value, weights.sum() ** 2 / np.square(weights).sum() if len(kept) else 0, confidence)
+            # Unequal weights are worth fewer equal ones (Kish 1965).
+            n = len(kept) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
+            low, high = wilson(value, n, confidence)
         else:
             low, high = bootstrap_mean(kept, weights, confidence=confidence, seed=seed)
         return Result(
@@ -223,18 +193,18 @@ class SampleMean(Measure):
             value=value,
             per_sample=values,
             n=len(kept),
-            ci_low=low,
-            ci_high=high,
+            ci_low=low if len(kept) else float("nan"),
+            ci_high=high if len(kept) else float("nan"),
             definition=self.definition,
             source=self.defined.citation,
             excluded=len(values) - len(kept),
         )
 
-    def _weights(self, count: int) -> np.ndarray:
+    def _weights(self, count: int) -> np.ndarray | None:
         size = self.defined.batch_size
         if size is None:
-            return np.ones(count)
-        # An image of a short last batch weighs size / length of it: that is what a mean of batch means does.
+            return None
+        # In a mean of batch means an image of the short last batch weighs size / length as much as another.
         last = count % size or size
         return np.where(np.arange(count) < count - last, 1.0, size / last)
 
@@ -245,6 +215,3 @@ AnyMeasure = TypeVar("AnyMeasure", bound=type[Measure])
 def measure(entry: AnyMeasure) -> AnyMeasure:
     """Class decorator that enters a measure into `MEASURES` under the name on its card."""
     return MEASURES.register(entry.card.name)(entry)
-
-
-__all__ = ["INVARIANCES", "NEEDS", "Card", "Definition", "Measure", "SampleMean", "measure"]

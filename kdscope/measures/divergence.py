@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdscope.measures.base import Card, Definition, SampleMean, measure
+from kdscope.measures.base import Card, Definition, measure
+from kdscope.measures.logits import LogitMean
 from kdscope.measures.pair import Pair
 
 STANTON_KL = "Stanton et al., NeurIPS 2021, eq. 3"
@@ -39,7 +40,7 @@ def js_divergence(p_log: np.ndarray, q_log: np.ndarray) -> np.ndarray:
     return np.minimum((kl_divergence(p_log, middle) + kl_divergence(q_log, middle)) / 2, math.log(2))
 
 
-class Divergence(SampleMean):
+class Divergence(LogitMean):
     """A divergence between softmax(z_t / T) and softmax(z_s / T), mean over images.
 
     Args:
@@ -70,6 +71,11 @@ class KLTeacherStudent(Divergence):
 
     card = Card("kl-teacher-student", "KL(teacher || student)", "nats", (0, math.inf), "lower", STANTON_KL)
     definitions: ClassVar = {
+        "stanton2021": Definition(
+            "Stanton et al., NeurIPS 2021, released code",
+            "the unweighted mean over batches of 128: an image in the short last batch counts more than others",
+            batch_size=128,
+        ),
         "guo2024-code": Definition(
             "Guo et al., arXiv 2405.00739, released code",
             "ten times KL(student || teacher), the reverse of what is written; unweighted mean over batches of 128",

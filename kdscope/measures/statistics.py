@@ -95,10 +95,10 @@ def bca(draws: np.ndarray, value: float, influence: np.ndarray, confidence: floa
     """
     spread = math.sqrt(float(np.square(influence).sum()))
     if spread == 0 or draws.min() == draws.max():
-        return _quantiles(draws, np.array([0.0, 1.0]))
+        return value, value
     below = (np.count_nonzero(draws < value) + 0.5 * np.count_nonzero(draws == value)) / len(draws)
     bias = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
-    acceleration = float((influence / spread).__pow__(3).sum()) / 6
+    acceleration = float(((influence / spread) ** 3).sum()) / 6
     shifted = bias + np.array([-1.0, 1.0]) * _z(confidence)
     return _quantiles(draws, ndtr(bias + shifted / np.maximum(1 - acceleration * shifted, 1e-9)))
 
