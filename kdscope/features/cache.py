@@ -1,0 +1,360 @@
+"""The feature cache: what one model says of one view of one split, read lazily.
+
+`NAME.kdcache/` holds immutable HDF5 shards, `manifest.json`, and `index.h5`, whose virtual datasets show the shards as
+one file to h5py, HDFView or MATLAB. All readers here see the images in the order of their positions in the split.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from kdscope.errors import KDScopeError, unknown
+from kdscope.features.shard import SCHEMA, Array, Shard, describe, one_line, provenance, read_shard, shard_paths
+from kdscope.files import digest, read_json, replacing, write_json
+
+MANIFEST = "manifest.json"
+INDEX = "index.h5"
+HANDLES = 32
+
+
+class Stored:
+    """One array of a cache, read when it is indexed: an int, a slice, or an array of positions.
+
+    bfloat16 is given as float32, exactly. `np.asarray` reads all of it.
+    """
+
+    def __init__(self, cache: "FeatureCache", array: Array):
+        self._cache, self._array = cache, array
+        self.shape = (len(cache), *array.shape)
+        self.dtype = np.dtype("float32" if array.dtype == "bfloat16" else array.dtype)
+        self.reduction = array.reduction
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        first, *rest = key if isinstance(key, tuple) else (key,)
+        value = self._rows(first)
+        return value[(slice(None), *rest)] if rest and value.ndim == len(self.shape) else value[tuple(rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Stored({self._array.name!r}, shape={self.shape}, dtype={self._array.dtype})"
+
+    def _rows(self, key: Any) -> np.ndarray:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step < 0:
+                return self._rows(np.arange(start, stop, step))
+            return self._read(start, max(start, stop))[::step]
+        if key is Ellipsis:
+            return self._read(0, len(self))
+        positions = np.asarray(key)
+        if positions.dtype == bool:
+            positions = np.flatnonzero(positions)
+        flat = np.atleast_1d(positions).astype(np.int64)
+        flat = np.where(flat < 0, flat + len(self), flat)
+        if flat.size and (flat.min() < 0 or flat.max() >= len(self)):
+            raise IndexError(f"position {key} is outside a cache of {len(self)} images")
+        rows = self._gather(flat)
+        return rows[0] if positions.ndim == 0 else rows
+
+    def _gather(self, positions: np.ndarray) -> np.ndarray:
+        """Rows in any order: sorted, read in runs (HDF5's own fancy indexing is many times slower), put back."""
+        order = np.argsort(positions, kind="stable")
+        out = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        near = np.flatnonzero(np.diff(positions[order]) > max(1, 2**16 // max(1, self._array.bytes))) + 1
+        for run in np.split(order, near) if len(order) else []:
+            low = positions[run[0]]
+            out[run] = self._read(low, positions[run[-1]] + 1)[positions[run] - low]
+        return out
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        raw = np.empty((stop - start, *self.shape[1:]), self._array.stored)
+        for at, file, row, count in self._cache._runs(start, stop):
+            raw[at : at + count] = self._cache._open(file)[self._array.name][row : row + count]
+        if self._array.dtype == "bfloat16":
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        return raw
+
+
+class FeatureCache:
+    """A cache on disk. Opening it reads the manifest only; arrays are read when they are asked for.
+
+    It can be pickled and used after a fork: each process opens the files for itself.
+
+    Args:
+        path: the directory `NAME.kdcache`.
+        identity: where given, the fields that the cache must have been made with (`weights`, `data`, ...).
+
+    Attributes:
+        manifest: all that is known of it. key: hash of its identity. classes, split, view, layers: as extracted.
+
+    Raises:
+        KDScopeError: no cache there; another schema; a field of `identity` that differs, by its name; on reading, an
+            extraction that was not completed, or a shard that is missing.
+    """
+
+    def __init__(self, path: str | Path, identity: Mapping[str, Any] | None = None):
+        self.path = Path(path)
+        if not self.path.exists() and self.path.with_name(f"{self.path.name}.kdcache").exists():
+            self.path = self.path.with_name(f"{self.path.name}.kdcache")
+        manifest = manifest_of(self.path)
+        if manifest is None:
+            raise KDScopeError(f"{self.path} is not a feature cache: it has no {MANIFEST}")
+        self.manifest = manifest
+        self.identity: dict[str, Any] = manifest["identity"]
+        if identity is not None:
+            there = {name: self.identity.get(name) for name in identity}
+            if there != dict(identity):
+                raise KDScopeError(f"{self.path} was made from something else: {differences(there, identity)}")
+        self.key: str = manifest["key"]
+        self.classes: tuple[str, ...] = tuple(manifest["classes"])
+        self.split: str = self.identity["split"]
+        self.view: dict[str, Any] = self.identity["view"]
+        self.layers: list[str] = list(self.identity["layers"])
+        self._arrays = {array.name: array for array in map(Array.from_json, manifest["arrays"])}
+        self._files: OrderedDict[str, h5py.File] = OrderedDict()
+        self._process = os.getpid()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the extraction came to its end; an incomplete cache cannot be read."""
+        return self.manifest["complete"]
+
+    def __len__(self) -> int:
+        return self.manifest["images"]
+
+    def __repr__(self) -> str:
+        return f"FeatureCache({str(self.path)!r}, {len(self)} images of {self.split}, layers {self.layers})"
+
+    @cached_property
+    def logits(self) -> np.ndarray:
+        """float32 [N, C]."""
+        return Stored(self, self._arrays["logits"])[:]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 [N]."""
+        return Stored(self, self._arrays["labels"])[:]
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """int64 [N], positions in the split, ascending."""
+        return Stored(self, self._arrays["index"])[:]
+
+    def feature(self, layer: str) -> Stored:
+        """The features of `layer`, [N, ...], read as they are indexed; an unknown layer is a KDScopeError."""
+        if layer not in self.layers:
+            raise unknown("layer", layer, self.layers, str(self.path))
+        return Stored(self, self._arrays[f"features/{layer}"])
+
+    def blocks(self, layers: Sequence[str] | None = None, size: int = 1024) -> Iterator[dict[str, np.ndarray]]:
+        """Blocks of at most `size` images, in order, by name: layers, and `logits`, `labels`, `index`."""
+        names = self.layers if layers is None else layers
+        plain = ("logits", "labels", "index")
+        stored = {name: Stored(self, self._arrays[name]) if name in plain else self.feature(name) for name in names}
+        for start in range(0, len(self), size):
+            yield {name: array[start : start + size] for name, array in stored.items()}
+
+    def check_compatible(self, other: "FeatureCache") -> None:
+        """A KDScopeError unless both caches are of the same view of the same images, and of the same classes."""
+        fields = ("data", "samples", "view")
+        mine, theirs = ({name: cache.identity.get(name) for name in fields} for cache in (self, other))
+        if mine["view"]["name"] == theirs["view"]["name"] == "none":  # whose seed changes nothing
+            mine.pop("view"), theirs.pop("view")
+        if mine != theirs:
+            raise KDScopeError(f"{self.path} and {other.path} are not of the same images: {differences(mine, theirs)}")
+        if self.classes != other.classes:
+            raise KDScopeError(f"{self.path} and {other.path} do not have the same classes")
+
+    def close(self) -> None:
+        """Close the files that are open; they are opened again when they are needed."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    @cached_property
+    def _layout(self) -> tuple[list[str], np.ndarray]:
+        """Runs of consecutive images: their files, and rows (start in the cache, row in the file), ascending."""
+        if not self.complete:
+            done = sum(read_shard(path)[0].rows for path in shard_paths(self.path))
+            raise KDScopeError(
+                f"{self.path} is not complete: {done} of {len(self)} images; "
+                "extract again with the same settings to go on"
+            )
+        if absent := missing_shards(self.path, self.manifest):
+            raise KDScopeError(f"{self.path}: {absent[0]}; extract again with the same settings to mend it")
+        shards = [shard["file"] for shard in self.manifest["shards"]]
+        return layout([(file, read_shard(self.path / file, self.key)[1]) for file in shards])
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, str, int, int]]:
+        """What to read for images start..stop: (position in the result, file, row, count)."""
+        files, table = self._layout
+        begins = table[:, 0]
+        for i in range(max(0, int(np.searchsorted(begins, start, "right")) - 1), len(files)):
+            begin = int(begins[i])
+            if begin >= stop:
+                return
+            end = int(begins[i + 1]) if i + 1 < len(files) else len(self)
+            low, high = max(begin, start), min(end, stop)
+            if low < high:
+                yield low - start, files[i], int(table[i, 1]) + low - begin, high - low
+
+    def _open(self, file: str) -> h5py.File:
+        if self._process != os.getpid():  # after a fork the parent's handles are not ours to use
+            self._process, self._files = os.getpid(), OrderedDict()
+        if file not in self._files:
+            while len(self._files) >= HANDLES:
+                self._files.popitem(last=False)[1].close()
+            try:
+                self._files[file] = h5py.File(self.path / file, "r", locking=False)
+            except OSError as error:
+                raise KDScopeError(f"the shard {self.path / file} cannot be read: {one_line(error)}") from error
+        self._files.move_to_end(file)
+        return self._files[file]
+
+
+def manifest_of(path: Path) -> dict[str, Any] | None:
+    """The manifest of the cache at `path`, None if there is none; another schema is a KDScopeError."""
+    if not (path / MANIFEST).exists():
+        return None
+    manifest = read_json(path / MANIFEST)
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
+        found = manifest.get("schema") if isinstance(manifest, dict) else None
+        raise KDScopeError(f"{path / MANIFEST} has the schema {found!r}; this version of kdscope reads {SCHEMA!r}")
+    if digest(manifest["identity"]) != manifest["key"]:
+        raise KDScopeError(f"{path / MANIFEST} was changed: its key is not that of its identity")
+    return manifest
+
+
+def missing_shards(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """One line for each shard of a complete cache that is gone or has another size, without reading any."""
+    problems = []
+    for shard in manifest["shards"]:
+        file = path / shard["file"]
+        if not file.exists():
+            problems.append(f"the shard {shard['file']} is missing")
+        elif file.stat().st_size != shard["bytes"]:
+            found = file.stat().st_size
+            problems.append(f"the shard {shard['file']} has {found} bytes, not {shard['bytes']}")
+    return problems
+
+
+def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Put the manifest in its place, whole."""
+    write_json(path / MANIFEST, manifest)
+
+
+def finalise(path: Path, positions: Tensor) -> None:
+    """Complete a cache whose shards are all there: `index.h5`, then the manifest that says so.
+
+    Raises:
+        KDScopeError: an image that no shard holds, or that two hold.
+    """
+    manifest = manifest_of(path)
+    assert manifest is not None
+    found = [read_shard(shard, manifest["key"]) for shard in shard_paths(path)]
+    held = np.sort(np.concatenate([index for _, index in found]))
+    wanted = positions.numpy()
+    if not np.array_equal(held, wanted):
+        missing = np.setdiff1d(wanted, held)
+        problem = f"{len(missing)} images are missing" if len(missing) else "some images are there twice"
+        raise KDScopeError(f"{path} cannot be completed: {problem}; extract again with the same settings to go on")
+    shards = [shard for shard, _ in found]
+    write_index(path, manifest, [(shard.file, index) for shard, index in found])
+    write_manifest(path, {**manifest, "complete": True, "shards": [asdict(shard) for shard in shards]})
+    for draft in path.glob(".*.tmp"):
+        draft.unlink(missing_ok=True)
+
+
+def write_index(path: Path, manifest: Mapping[str, Any], shards: list[tuple[str, np.ndarray]]) -> None:
+    """`index.h5`: every array as one virtual dataset over the shards, in the order of the images."""
+    files, table = layout(shards)
+    lengths = {file: len(index) for file, index in shards}
+    count = sum(lengths.values())
+    ends = [*table[1:, 0].tolist(), count]
+    with replacing(path / INDEX) as draft, h5py.File(draft, "w", libver="latest") as file:
+        file.attrs.update(schema=SCHEMA, key=manifest["key"])
+        provenance(file, manifest["identity"], tuple(manifest["classes"]))
+        for array in map(Array.from_json, manifest["arrays"]):
+            virtual = h5py.VirtualLayout((count, *array.shape), array.stored)
+            for name, (start, row), end in zip(files, table.tolist(), ends, strict=True):
+                source = h5py.VirtualSource(name, array.name, (lengths[name], *array.shape), array.stored)
+                virtual[start:end] = source[row : row + end - start]
+            describe(file.create_virtual_dataset(array.name, virtual, fillvalue=array.fill), array)
+
+
+def layout(shards: list[tuple[str, np.ndarray]]) -> tuple[list[str], np.ndarray]:
+    """Runs of rows that follow each other in the order of the images: file of each, and int64 [runs, 2] (start, row).
+
+    >>> layout([("b.h5", np.array([4, 5])), ("a.h5", np.array([0, 1, 2]))])
+    (['a.h5', 'b.h5'], array([[0, 0],
+           [3, 0]]))
+    """
+    which = np.repeat(np.arange(len(shards)), [len(index) for _, index in shards])
+    rows = np.concatenate([np.arange(len(index)) for _, index in shards])
+    order = np.argsort(np.concatenate([index for _, index in shards]), kind="stable")
+    which, rows = which[order], rows[order]
+    begins = np.flatnonzero(np.r_[True, (which[1:] != which[:-1]) | (rows[1:] != rows[:-1] + 1)])
+    return [shards[i][0] for i in which[begins]], np.stack([begins, rows[begins]], axis=1)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The fields in which two identities differ, with both values, in one line.
+
+    >>> differences({"view": {"name": "none", "seed": 0}}, {"view": {"name": "none", "seed": 1}})
+    'view.seed is 0 there and 1 here'
+    """
+    left, right = _flat(there), _flat(here)
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    return "; ".join(f"{name} is {_short(left.get(name))} there and {_short(right.get(name))} here" for name in names)
+
+
+def spans(positions: Tensor) -> str:
+    """Ascending positions as text: runs `start:stop`, and lone ones.
+
+    >>> import torch
+    >>> spans(torch.tensor([0, 1, 2, 3, 7, 9, 10]))
+    '0:4,7,9:11'
+    """
+    values = positions.numpy()
+    runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
+    return ",".join(f"{run[0]}:{run[-1] + 1}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def from_spans(text: str) -> np.ndarray:
+    """The positions that `spans` wrote, int64.
+
+    >>> from_spans("0:4,7,9:11")
+    array([ 0,  1,  2,  3,  7,  9, 10])
+    """
+    ends = [[int(end) for end in run.split(":")] for run in text.split(",")]
+    return np.concatenate([np.arange(run[0], run[1] if len(run) > 1 else run[0] + 1) for run in ends])
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        flat.update(_flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {f"{prefix}{name}": item})
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+__all__ = ["FeatureCache", "Shard", "Stored"]

@@ -1,0 +1,358 @@
+"""Extraction: run a network over a split once, and keep on disk what it says of each image.
+
+Batches are fixed by (images, batch size) alone, whatever the number of ranks and however often the extraction was
+killed, because a network's rounding depends on what stands beside an image in its batch: a shard holds whole batches,
+and those that are missing are computed again as the same batches.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+
+import kdscope
+from kdscope.data import Batches, Dataset, Split
+from kdscope.errors import KDScopeError, unknown
+from kdscope.features.cache import (
+    FeatureCache,
+    differences,
+    finalise,
+    manifest_of,
+    missing_shards,
+    spans,
+    write_manifest,
+)
+from kdscope.features.hooks import Capture, unwrap
+from kdscope.features.reduce import reduction as reduction_named
+from kdscope.features.select import PENULTIMATE
+from kdscope.features.shard import SCHEMA, Array, ShardWriter, damage, read_shard, shard_paths
+from kdscope.features.stream import Background, Transfer
+from kdscope.files import digest
+
+DTYPES = ("float16", "bfloat16", "float32")
+PRECISIONS = {"32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+FLOAT16_MAX = 65504.0
+DISK_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an extraction would write: `arrays` of `images` images.
+
+    >>> plan = Plan((Array("logits", (10,), "float32"), Array("features/layer1", (16, 8, 8), "float16", "full")), 100)
+    >>> plan.bytes_per_image, plan.total
+    (2088, 208800)
+    """
+
+    arrays: tuple[Array, ...]
+    images: int
+
+    @property
+    def bytes_per_image(self) -> int:
+        return sum(array.bytes for array in self.arrays)
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.images * self.bytes_per_image
+
+
+def extract_features(
+    model: nn.Module,
+    dataset: Dataset,
+    split: str | Split,
+    out: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    reduction: str = "pool",
+    dtype: str | None = None,
+    view: str = "none",
+    view_seed: int = 0,
+    view_epoch: int = 0,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    precision: str = "32",
+    identity: Mapping[str, Any] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    barrier: Callable[[], None] = lambda: None,
+    limit: Tensor | None = None,
+    progress: bool = False,
+    dry_run: bool = False,
+    shard_bytes: int = 256 * 2**20,
+    commit_seconds: float = 60.0,
+) -> FeatureCache | Plan:
+    """Write what `model` says of one view of one split to the cache `out`, or go on with one that was stopped.
+
+    Logits (float32), labels and indices (int64) are always kept. The model runs in eval and inference mode, and is
+    given back as it was. A killed extraction, started again, ends with the same content as one that was never stopped.
+
+    Args:
+        model: images [B, 3, H, W] to logits [B, C].
+        dataset, split: whose images; `split` by its name, or a Split.
+        out: the cache's directory, `NAME.kdcache`.
+        layers: patterns (`kdscope.features.select`); default: the stage outputs and `penultimate`.
+        reduction: `pool` (average over positions), `attention` (activation map at native resolution), `full`.
+        dtype: of features: `float16` (a value beyond its range stops the extraction), `bfloat16` or `float32`; default:
+            float32 for attention maps, whose squares leave the range of float16 at both ends, else float16.
+        view, view_seed, view_epoch: the augmentation, and which of its views.
+        batch_size: images at a time; a cache that is gone on with keeps the one it was begun with.
+        device: where the model runs.
+        precision: `32`, `bf16-mixed` or `16-mixed`.
+        identity: what the caller knows of the model, JSON values: weights hash, architecture. Part of the key.
+        rank, world_size: this process's part; rank 0 completes the cache after `barrier`.
+        barrier: waits for all ranks.
+        limit: int64 positions in the split: only these images (a probe set).
+        progress: a progress bar on standard error, when that is a terminal.
+        dry_run: return the Plan, and write nothing.
+        shard_bytes, commit_seconds: how much, and how many seconds of work, a shard holds: what a kill can lose.
+
+    Returns:
+        The cache; with `dry_run`, the Plan.
+
+    Raises:
+        KDScopeError: unknown layer, reduction or dtype; a cache made under another key; more than 80 % of the free disk
+            needed; a full disk; a value that float16 cannot hold; another process at work on the same cache.
+
+    >>> from kdscope.data import load
+    >>> digits, net = load("digits"), nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
+    >>> cache = extract_features(net, digits, "test", "net.kdcache", layers=["0"], identity={"weights": "untrained"})
+    >>> len(cache) == len(digits.test), cache.feature("0").shape[1], cache.logits.shape[1]
+    (True, 768, 10)
+    """
+    if dtype is None:
+        dtype = "float32" if reduction == "attention" else "float16"
+    if dtype not in DTYPES:
+        raise unknown("feature dtype", dtype, DTYPES)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    part = dataset.split(split) if isinstance(split, str) else split
+    positions = _positions(part, limit)
+    if layers is None:
+        from kdscope.models import stages
+
+        layers = [*stages(unwrap(model)), PENULTIMATE]
+    batches = Batches(part, dataset, augment=view, batch_size=batch_size, seed=view_seed, device=device)
+    capture = Capture(model, layers, detach=True, reduce=reduction_named(reduction))
+    out = cache_path(out)
+    with _evaluating(model, device, PRECISIONS[precision]), capture:
+        first = capture(batches.batch(positions[:2], view_epoch).image)
+        arrays = _arrays(first, len(positions[:2]), reduction, dtype)
+        plan = Plan(tuple(arrays), len(positions))
+        if dry_run:
+            return plan
+        whole = {
+            "schema": SCHEMA,
+            **(identity or {}),
+            "layers": list(first.maps),
+            "reduction": reduction,
+            "dtype": dtype,
+            "precision": precision,
+            "target": None,
+            "dataset": dataset.name,
+            "split": part.name,
+            "data": part.fingerprint,
+            "samples": spans(positions),
+            "transform": {"size": list(part.images.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
+            "view": {"name": view, "seed": view_seed, "epoch": view_epoch},
+            "versions": {"kdscope": kdscope.__version__, "torch": torch.__version__},
+        }
+        manifest = _manifest(out, whole, plan, dataset.classes, batch_size, str(device))
+        if manifest["complete"] and not missing_shards(out, manifest):
+            return FeatureCache(out)
+        with _alone(out, rank):
+            for draft in out.glob(f".shard-rank{rank:02d}-*.tmp"):
+                draft.unlink(missing_ok=True)
+            todo = _todo(out, manifest["key"], positions, manifest["batch_size"], rank, world_size)
+            _check_disk(out, sum(map(len, todo)), plan)
+            writer = ShardWriter(
+                out,
+                rank,
+                manifest["key"],
+                arrays,
+                batch=manifest["batch_size"],
+                rows=sum(map(len, todo)),
+                shard_bytes=shard_bytes,
+                seconds=commit_seconds,
+            )
+            with Background(writer) as sink, _bar(progress and rank == 0, part.name, sum(map(len, todo))) as advance:
+                for index in todo:
+                    batch = batches.batch(index, view_epoch)
+                    features = capture(batch.image)
+                    sink.put(_stored(features, batch.label, batch.index, dtype))
+                    advance(len(index))
+    barrier()
+    if rank == 0:
+        finalise(out, positions)
+    barrier()
+    return FeatureCache(out)
+
+
+def cache_path(out: str | Path) -> Path:
+    """`out` with the suffix of a cache."""
+    out = Path(out)
+    return out if out.suffix == ".kdcache" else out.with_name(f"{out.name}.kdcache")
+
+
+def _positions(part: Split, limit: Tensor | None) -> Tensor:
+    if limit is None:
+        return torch.arange(len(part))
+    positions = torch.as_tensor(limit).long().cpu().unique()
+    if not len(positions) or int(positions[0]) < 0 or int(positions[-1]) >= len(part):
+        raise KDScopeError(f"the chosen images are not all in split {part.name!r}, which has 0 to {len(part) - 1}")
+    return positions
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module, device: str | torch.device, autocast: torch.dtype | None) -> Iterator[None]:
+    """The model on the device, in eval and inference mode; afterwards each module is as and where it was."""
+    modes = {module: module.training for module in model.modules()}
+    weight = next(model.parameters(), None)
+    try:
+        model.to(device).eval()
+        kind = torch.device(device).type
+        with torch.inference_mode(), torch.autocast(kind, dtype=autocast, enabled=autocast is not None):
+            yield
+    finally:
+        if weight is not None:
+            model.to(weight.device)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _arrays(first: Any, count: int, reduction: str, dtype: str) -> list[Array]:
+    """What is stored of an image, from a first forward pass over `count` images."""
+    arrays = [
+        Array("logits", tuple(first.logits.shape[1:]), "float32"),
+        Array("labels", (), "int64"),
+        Array("index", (), "int64"),
+    ]
+    for layer, value in first.maps.items():
+        if value.dim() == 0 or len(value) != count:
+            raise KDScopeError(
+                f"layer {layer!r} gives {tuple(value.shape)} for {count} images: it does not keep the images apart"
+            )
+        arrays.append(Array(f"features/{layer}", tuple(value.shape[1:]), dtype, reduction))
+    return arrays
+
+
+def _stored(features: Any, labels: Tensor, index: Tensor, dtype: str) -> Transfer:
+    """One batch in the types of the cache, on its way to the host; float16 is checked on the way."""
+    kind = getattr(torch, dtype)
+    tensors = {"logits": features.logits.float(), "labels": labels, "index": index}
+    checks = {}
+    for layer, value in features.maps.items():
+        if kind == torch.float16 and value.dtype != torch.float16:
+            checks[layer] = value.abs().amax() > FLOAT16_MAX
+        elif kind == torch.float16:
+            checks[layer] = value.isinf().any()
+        value = value.to(kind)
+        tensors[f"features/{layer}"] = value.view(torch.uint16) if kind == torch.bfloat16 else value
+    return Transfer(tensors, checks)
+
+
+def _manifest(
+    out: Path, identity: dict[str, Any], plan: Plan, classes: tuple[str, ...], batch_size: int, device: str
+) -> dict[str, Any]:
+    """The manifest of a cache that is begun here, or of one that is gone on with, if it has the same key."""
+    manifest = manifest_of(out)
+    if manifest is None:
+        if out.exists() and any(path.suffix not in (".h5", ".tmp", ".lock") for path in out.iterdir()):
+            raise KDScopeError(f"{out} is a folder with other files in it; name a new one for the cache")
+        manifest = {
+            "schema": SCHEMA,
+            "key": digest(identity),
+            "complete": False,
+            "images": plan.images,
+            "classes": list(classes),
+            "batch_size": batch_size,
+            "device": device,
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "identity": identity,
+            "arrays": [array.to_json() for array in plan.arrays],
+            "shards": [],
+        }
+        _check_disk(out, plan.images, plan)
+        write_manifest(out, manifest)
+    elif manifest["key"] != digest(identity):
+        raise KDScopeError(f"{out} was made from something else: {differences(manifest['identity'], identity)}")
+    return manifest
+
+
+@contextlib.contextmanager
+def _alone(out: Path, rank: int) -> Iterator[None]:
+    """One process for each rank of a cache; a killed one leaves nothing locked."""
+    lock = FileLock(out / f".rank{rank:02d}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise KDScopeError(f"another process is extracting to {out}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _todo(out: Path, key: str, positions: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+    """The batches of this rank that no committed shard holds; a damaged shard is removed and its batches made again."""
+    committed = torch.zeros(int(positions[-1]) + 1, dtype=torch.bool)
+    for path in shard_paths(out):
+        if damage(path):
+            if int(path.name[10:12]) % world_size == rank:
+                path.unlink(missing_ok=True)
+            continue
+        committed[torch.from_numpy(read_shard(path, key)[1])] = True
+    parts = positions.split(batch_size)
+    mine = parts[len(parts) * rank // world_size : len(parts) * (rank + 1) // world_size]
+    return [part for part in mine if not committed[part].all()]
+
+
+def _check_disk(out: Path, images: int, plan: Plan) -> None:
+    """Refuse what would not fit, before anything is computed."""
+    folder = next(path for path in (out, *out.absolute().parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    need = images * plan.bytes_per_image
+    if need > DISK_SHARE * free:
+        raise KDScopeError(
+            f"{out} would take {size(need)}, more than {DISK_SHARE:.0%} of the {size(free)} that are free there; "
+            "choose fewer layers, or a reduction"
+        )
+
+
+def size(count: int) -> str:
+    """A number of bytes for people.
+
+    >>> size(512), size(150 * 2**30)
+    ('512 B', '150.0 GiB')
+    """
+    if count < 1024:
+        return f"{count} B"
+    value = float(count)
+    for unit in ("KiB", "MiB", "GiB", "TiB"):
+        value /= 1024
+        if value < 1024 or unit == "TiB":
+            break
+    return f"{value:.1f} {unit}"
+
+
+@contextlib.contextmanager
+def _bar(shown: bool, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not shown or not console.is_terminal:
+        yield lambda count: None
+        return
+    columns = (TextColumn("extract {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda count: bar.advance(task, count)

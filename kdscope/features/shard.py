@@ -1,0 +1,291 @@
+"""One shard of a feature cache: an immutable HDF5 file of whole samples that carries its own checksum.
+
+The file begins with a user block of 512 bytes (HDF5 readers skip it) that holds the SHA-256 of all that follows, so
+that a shard is whole or known to be damaged without any other file. It is written beside its place, flushed, synced and
+renamed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kdscope.errors import KDScopeError
+from kdscope.files import disk_error, replacing
+
+SCHEMA = "kdscope.cache/1"
+BLOCK = 512
+CHUNK = 2**20
+_SEAL = b"kdscope shard sha256="
+
+
+@dataclass(frozen=True)
+class Array:
+    """What is stored of each image under one name.
+
+    Args:
+        name: path in the file: `logits`, `labels`, `index`, or `features/LAYER`.
+        shape: shape of one image's part.
+        dtype: the stored type; `bfloat16`, which HDF5 does not know, lies there as its bits in `uint16`.
+        reduction: `pool`, `attention`, `full`, or empty for what is no feature.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    reduction: str = ""
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        return np.dtype("uint16" if self.dtype == "bfloat16" else self.dtype)
+
+    @property
+    def bytes(self) -> int:
+        """Of one image."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
+
+    @property
+    def fill(self) -> float | int:
+        """What a virtual dataset shows where a shard is gone: NaN, or -1."""
+        if self.dtype == "bfloat16":
+            return 0x7FC0
+        return float("nan") if self.stored.kind == "f" else -1
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Array":
+        return cls(value["name"], tuple(value["shape"]), value["dtype"], value["reduction"])
+
+    def chunk(self, batch: int, rows: int) -> int:
+        """Images in one chunk: about 1 MiB, whole batches or an even part of one, and no more than there are."""
+        ideal = max(1, CHUNK // max(1, self.bytes))
+        if ideal >= batch:
+            return max(1, min(ideal // batch * batch, rows))
+        even = next(size for size in range(ideal, 0, -1) if batch % size == 0)
+        return max(1, min(even if 2 * even > ideal else ideal, rows))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What the manifest says of one shard."""
+
+    file: str
+    rows: int
+    first: int
+    last: int
+    bytes: int
+    sha256: str
+
+
+class ShardWriter:
+    """Writes the batches of one rank to shards, and commits one whenever it is large or old enough.
+
+    Args:
+        folder: the cache.
+        rank: whose shards these are; no two processes write one file.
+        key: the key of the cache, kept in each shard.
+        arrays: what a batch consists of.
+        batch: images in a batch, rows: images in all: they shape the chunks.
+        shard_bytes, seconds: a shard is committed when it has so many bytes, or so long after its first batch.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rank: int,
+        key: str,
+        arrays: Sequence[Array],
+        *,
+        batch: int,
+        rows: int,
+        shard_bytes: int,
+        seconds: float,
+    ):
+        self._folder, self._rank, self._key, self._arrays = folder, rank, key, arrays
+        self._batch, self._seconds = batch, seconds
+        each = sum(array.bytes for array in arrays)
+        self._full = -(-shard_bytes // (each * batch)) * batch  # images in a full shard: whole batches
+        self._rows = min(rows, self._full)
+        numbers = (int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{self._stem}-*.h5"))
+        self._number = 1 + max(numbers, default=-1)
+        self._open: ExitStack | None = None
+        self._draft = Path()
+        self._file: h5py.File | None = None
+        self._filled = 0
+        self._since = 0.0
+
+    @property
+    def _stem(self) -> str:
+        return f"shard-rank{self._rank:02d}"
+
+    @property
+    def _path(self) -> Path:
+        return self._folder / f"{self._stem}-{self._number:06d}.h5"
+
+    def add(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Append one batch, the stored form of each array [B, ...]; commit the shard when it is due."""
+        try:
+            if self._file is None:
+                self._start()
+            assert self._file is not None
+            count = len(batch["index"])
+            for array in self._arrays:
+                dataset = self._file[array.name]
+                dataset.resize(self._filled + count, axis=0)
+                dataset[self._filled :] = batch[array.name]
+            self._filled += count
+        except (OSError, RuntimeError) as error:
+            self.abort()
+            raise _written(error, self._path) from error
+        if self._filled >= self._full or time.monotonic() - self._since >= self._seconds:
+            self.commit()
+
+    def commit(self) -> None:
+        """Seal the open shard, sync it and rename it into its place."""
+        if self._open is None or self._file is None:
+            return
+        try:
+            self._file.close()
+            self._file = None
+            seal(self._draft)
+            stack, self._open = self._open, None
+            stack.close()
+        except (OSError, RuntimeError) as error:
+            self.abort()
+            raise _written(error, self._path) from error
+        self._number += 1
+
+    def abort(self) -> None:
+        """Drop what was not committed."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except (OSError, RuntimeError):  # the disk is full, and the draft goes anyway
+                self._draft.unlink(missing_ok=True)
+        if self._open is not None:
+            stack, self._open = self._open, None
+            stack.__exit__(RuntimeError, RuntimeError("dropped"), None)
+
+    def _start(self) -> None:
+        stack = ExitStack()
+        self._draft = stack.enter_context(replacing(self._path))
+        self._open, self._filled, self._since = stack, 0, time.monotonic()
+        self._file = h5py.File(self._draft, "w", userblock_size=BLOCK)
+        self._file.attrs.update(schema=SCHEMA, key=self._key, rank=self._rank)
+        for array in self._arrays:
+            dataset = self._file.create_dataset(
+                array.name,
+                shape=(0, *array.shape),
+                maxshape=(None, *array.shape),
+                chunks=(array.chunk(self._batch, self._rows), *array.shape),
+                dtype=array.stored,
+            )
+            describe(dataset, array)
+
+
+def describe(dataset: h5py.Dataset, array: Array) -> None:
+    """The attributes by which another tool reads a dataset."""
+    dataset.attrs.update(torch_dtype=array.dtype, reduction=array.reduction)
+
+
+def seal(path: Path) -> None:
+    """Write the checksum of a closed shard into its user block."""
+    with open(path, "r+b") as handle:
+        handle.write((_SEAL + _digest(handle).encode() + b"\n").ljust(BLOCK, b"\0"))
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def read_seal(path: Path) -> str:
+    """The checksum that a shard carries; empty if it carries none."""
+    with open(path, "rb") as handle:
+        block = handle.read(BLOCK)
+    text = block[len(_SEAL) : len(_SEAL) + 64].decode("ascii", "replace")
+    return text if block == (_SEAL + text.encode() + b"\n").ljust(BLOCK, b"\0") else ""
+
+
+def damage(path: Path) -> str:
+    """What is wrong with a shard, by reading all of it; empty if nothing is."""
+    try:
+        sealed = read_seal(path)
+        if not sealed:
+            return "its first 512 bytes are not those of a shard"
+        with open(path, "rb") as handle:
+            return "" if _digest(handle) == sealed else "its checksum is not that of its content"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def read_shard(path: Path, key: str | None = None) -> tuple[Shard, np.ndarray]:
+    """What a shard holds: its line for the manifest, and the sample indices [rows] int64.
+
+    Raises:
+        KDScopeError: if it cannot be opened, its datasets differ in length, or `key` is given and is not the shard's.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if key is not None and file.attrs.get("key") != key:
+                raise KDScopeError(f"{path} was made under another key than its cache; remove it")
+            index = file["index"][:]
+            lengths = {len(dataset) for dataset in [*_features(file), file["logits"], file["labels"], file["index"]]}
+    except (OSError, KeyError, RuntimeError) as error:
+        raise KDScopeError(f"the shard {path} cannot be read: {one_line(error)}") from error
+    if lengths != {len(index)}:
+        raise KDScopeError(f"the shard {path} has datasets of different lengths: {sorted(lengths)}")
+    ends = (int(index.min()), int(index.max())) if len(index) else (-1, -1)
+    return Shard(path.name, len(index), *ends, path.stat().st_size, read_seal(path)), index
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The committed shards of a cache, in the order of their names."""
+    return sorted(folder.glob("shard-rank*-*.h5"))
+
+
+def provenance(file: h5py.File, identity: Mapping[str, Any], classes: tuple[str, ...]) -> None:
+    """Datasets (attributes end at 64 KiB) that say where an HDF5 file comes from: `meta/provenance`, `meta/classes`."""
+    text = h5py.string_dtype()
+    file.create_dataset("meta/provenance", data=json.dumps(identity), dtype=text)
+    file.create_dataset("meta/classes", data=np.array(classes, dtype=object), dtype=text)
+
+
+def one_line(error: Exception) -> str:
+    """HDF5's messages run over several lines."""
+    return " ".join(str(error).split())
+
+
+def _features(file: h5py.File) -> list[h5py.Dataset]:
+    return list(file["features"].values()) if "features" in file else []
+
+
+def _digest(handle: Any) -> str:
+    """SHA-256 of what follows the user block; leaves the handle at the start of the file."""
+    handle.seek(BLOCK)
+    digest = hashlib.file_digest(handle, "sha256") if hasattr(hashlib, "file_digest") else _slow_digest(handle)
+    handle.seek(0)
+    return digest.hexdigest()
+
+
+def _slow_digest(handle: Any) -> Any:  # hashlib.file_digest came with Python 3.11
+    digest = hashlib.sha256()
+    while block := handle.read(CHUNK):
+        digest.update(block)
+    return digest
+
+
+def _written(error: Exception, path: Path) -> KDScopeError:
+    if isinstance(error, KDScopeError):
+        return error
+    if isinstance(error, OSError):
+        return disk_error(error, path)
+    return KDScopeError(f"{path} was not written: {one_line(error)}")
