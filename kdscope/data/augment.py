@@ -1,5 +1,6 @@
 """What an augmentation is, the registry of them, and the record of what one did to a batch."""
 
+import inspect
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -47,11 +48,11 @@ def augmentation(name: str) -> Augmentation:
     """
     kind, colon, argument = name.partition(":")
     factory = AUGMENTATIONS[kind]
-    try:
-        return factory(argument) if colon else factory()
-    except TypeError:
-        problem = "takes no argument" if colon else "needs an argument"
-        raise KDScopeError(f"augmentation {kind!r} {problem}, but was given {name!r}") from None
+    takes = bool(inspect.signature(factory).parameters)
+    if takes != bool(colon):
+        example = f"write {kind}:VALUE" if takes else f"write {kind}"
+        raise KDScopeError(f"augmentation {name!r} is not understood; {example}")
+    return factory(argument) if takes else factory()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ part).
 import torch
 
 from kdscope.data.catalogue import DATASETS, Request, one_size, sizes
-from kdscope.data.pixels import resize
+from kdscope.data.geometry import resize
 from kdscope.data.split import Dataset, Split, moments, stratified
 from kdscope.errors import KDScopeError
 
