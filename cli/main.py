@@ -1,0 +1,61 @@
+"""`kdscope`: finds the verb, and turns errors into one line on standard error with exit status 2."""
+
+import importlib
+import os
+import sys
+
+import click
+
+from kdscope import __version__
+from kdscope.errors import KDScopeError, unknown
+
+# Written here, so that `kdscope --help` need not import a single verb.
+VERBS = {
+    "train": "Train a network, alone or from teachers.",
+    "extract": "Write what a network says of its images to a feature cache.",
+    "cache": "List, describe, verify and clean feature caches.",
+    "analyze": "Measure from caches: tables and figures with intervals and controls.",
+    "demo": "Train, extract, analyse and draw on the embedded digits.",
+}
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are called: `kdscope.cli.VERB` holds a command of that name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        if name not in VERBS:
+            raise unknown("command", name, VERBS)
+        return getattr(importlib.import_module(f"kdscope.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kdscope")
+def cli() -> None:
+    """Train knowledge-distillation methods and measure why they work."""
+
+
+def main() -> None:
+    """The console script. 0: done; 1: a check found damage; 2: bad input; 130: stopped, and can be resumed."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        click.echo(f"kdscope: {error.format_message()}", err=True)
+        sys.exit(2)
+    except KDScopeError as error:
+        click.echo(f"kdscope: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt as error:
+        click.echo(f"kdscope: {error}" if str(error) else "kdscope: stopped", err=True)
+        sys.exit(130)

@@ -1,0 +1,56 @@
+"""`kdscope train`: train a network, alone or from teachers."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+EXAMPLES = """\b
+  kdscope train --data digits --model resnet56 --out runs/teacher
+  kdscope train --data digits --teacher runs/teacher --student resnet20 --method kd --out runs/kd
+  kdscope train --resume runs/kd
+"""
+
+
+@click.command(epilog=f"\b\nExamples:\n{EXAMPLES}")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory to make.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML file with settings.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, such as optim.lr=0.05.")
+@click.option("--data", help="digits, shapes, cifar10, cifar100, folder:PATH, ...")
+@click.option("--augment", help="none, standard, weak, strong, randaugment:M.")
+@click.option("--validation", type=float, help="Share of train that is held out to choose the epoch.")
+@click.option("--download", is_flag=True, default=None, help="Allow the dataset to be downloaded.")
+@click.option("--batch-size", type=int, help="Images in a step, over all devices.")
+@click.option("--model", "--student", "model", help="Network to train, such as resnet20.")
+@click.option("--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable.")
+@click.option("--method", help="none, kd, at, or a sum such as kd+at.")
+@click.option("--ensemble", help="Several teachers: mean-probability, mean-logit or mean-loss.")
+@click.option("--epochs", type=int)
+@click.option("--seed", type=int)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--devices", type=int, help="Devices to train on together.")
+@click.option("--precision", type=click.Choice(["auto", "32", "bf16", "16"]))
+@click.option("--compile", is_flag=True, default=None, help="torch.compile the training step.")
+@click.option("--probe-every", type=int, help="Cache a fixed probe set every N epochs.")
+@click.option("--tensorboard", is_flag=True, default=None, help="Log to TensorBoard in the run directory.")
+def train(out: Path | None, resume: Path | None, **options: Any) -> None:
+    """Train a network, alone or from teachers, and leave a run directory."""
+    from kdscope import api
+    from kdscope.errors import KDScopeError
+
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    if resume is not None:
+        if given or out is not None:
+            extra = ", ".join(f"--{key.replace('_', '-')}" for key in [*given, *(["out"] if out else [])])
+            raise KDScopeError(f"--resume takes its settings from the run; leave out {extra}")
+        run = api.resume(resume)
+    elif out is None:
+        raise KDScopeError("--out DIR is missing: the run directory to make (or --resume DIR to go on with one)")
+    else:
+        run = api.train(out, config=given.pop("config", None), assignments=given.pop("assignments", ()), **given)
+    summary = run.summary
+    click.echo(
+        f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % ({summary['rule']}, epoch {summary['epoch']} "
+        f"of {run.config.epochs}), {summary['parameters']:,} parameters, {summary['seconds']:.0f} s"
+    )

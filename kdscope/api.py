@@ -1,0 +1,184 @@
+"""What the commands do, as functions: `kdscope.train`, `kdscope.extract`, `kdscope.analyze`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdscope.config import Config, TeacherSettings, load_config, merge, read_yaml
+from kdscope.errors import KDScopeError
+from kdscope.run import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdscope.data import Dataset
+    from kdscope.features.cache import FeatureCache
+    from kdscope.features.extract import Plan
+
+# Short names of the settings that people set most, and where each belongs.
+SHORT = {
+    "data": "data.name",
+    "augment": "data.augment",
+    "validation": "data.validation",
+    "download": "data.download",
+    "batch_size": "data.batch_size",
+    "model": "model.name",
+}
+
+
+def settings(
+    config: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    teachers: Sequence[str | Path | Run | TeacherSettings] = (),
+    **options: Any,
+) -> Config:
+    """The settings of a run: a YAML file, over it the options (as of the command line), over them `assignments`."""
+    overrides: dict[str, Any] = {}
+    for key, value in options.items():
+        nested = value
+        for part in reversed(SHORT.get(key, key).split(".")):
+            nested = {part: nested}
+        overrides = merge(overrides, nested)
+    if teachers:
+        overrides["teachers"] = [_teacher(teacher).model_dump(exclude_defaults=True) for teacher in teachers]
+    complete = load_config(config, overrides, assignments)
+    named = "method" in overrides or any(a.startswith("method=") for a in assignments)
+    if complete.teachers and complete.method == "none" and not named and not (config and "method" in read_yaml(config)):
+        raise KDScopeError("a teacher is given but no method; add --method kd (or --method none to train without it)")
+    return complete
+
+
+def train(
+    out: str | Path,
+    *,
+    config: str | Path | None = None,
+    assignments: Iterable[str] = (),
+    teachers: Sequence[str | Path | Run | TeacherSettings] = (),
+    **options: Any,
+) -> Run:
+    """Train a network, alone or from teachers, in a new run directory.
+
+    Args:
+        out: run directory to make.
+        config: YAML file with settings (`kdscope.config.Config`).
+        assignments: settings as text, such as "optim.lr=0.05"; the strongest.
+        teachers: runs, run directories, "NAME@CHECKPOINT", or a library's name such as "torchvision:resnet50".
+        options: settings by name: data, model, method, epochs, seed, augment, validation, batch_size, precision,
+            device, devices, compile, probe_every, tensorboard, ensemble, download; or a group, such as optim={"lr": 0.05}.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        KDScopeError: bad settings or networks that do not fit; nothing is written then.
+
+    >>> import kdscope
+    >>> teacher = kdscope.train("teacher", data="digits:8", model="resnet8", epochs=1)
+    >>> student = kdscope.train("kd", data="digits:8", model="resnet8", teachers=[teacher], method="kd", epochs=1)
+    >>> 0 <= student.summary["test_accuracy"] <= 1
+    True
+    """
+    from kdscope.training.loop import start
+
+    return start(settings(config, assignments, teachers, **options), out)
+
+
+def resume(path: str | Path) -> Run:
+    """Go on with a run that was stopped; a finished run is returned as it is."""
+    from kdscope.training.loop import resume as go_on
+
+    return go_on(path)
+
+
+def extract(
+    source: "str | Path | Run | nn.Module",
+    *,
+    split: str = "test",
+    view: str = "none",
+    layers: Sequence[str] | None = None,
+    reduction: str | None = None,
+    dtype: str | None = None,
+    data: "str | Dataset | None" = None,
+    checkpoint: str | Path | None = None,
+    out: str | Path | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> "FeatureCache | Plan":
+    """Write what a network says of one view of one split to a feature cache, or open the cache that holds it.
+
+    Args:
+        source: a run or its directory; or a network that kdscope did not train: a module, or a model's name.
+        split: "train", "validation" or "test".
+        view: the augmentation that the images are shown under.
+        layers: layer patterns (`kdscope.features.select`); by default the stages and the penultimate vector.
+        reduction: "pool" (default), "attention" or "full".
+        dtype: of features: "float16", "bfloat16" or "float32".
+        data: a dataset or its name, for a network that is not a run.
+        checkpoint: weights of a model that is given by name.
+        out: the cache's directory; by default in the run directory.
+        options: view_seed, view_epoch, batch_size, precision, limit, progress, dry_run
+            (`kdscope.features.extract.extract_features`).
+
+    Returns:
+        The cache; with `dry_run`, the plan.
+
+    Raises:
+        KDScopeError: an unknown name, weights that do not fit, a cache of something else at that place, too small a disk.
+
+    >>> import kdscope, torch
+    >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    >>> cache = kdscope.extract(net, data="digits", layers=["0"], out="plain-network")
+    >>> cache.logits.shape[1], cache.layers
+    (10, ['0'])
+    """
+    from kdscope import models
+    from kdscope.data import load
+    from kdscope.features.extract import extract_features
+    from kdscope.files import digest
+    from kdscope.sources import resolve_device
+
+    chosen = {"layers": layers, "reduction": reduction, "dtype": dtype}
+    if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
+        source = Run(source)
+    if isinstance(source, Run):
+        if data is not None or checkpoint is not None:
+            raise KDScopeError("a run has its own data and weights; leave out data and checkpoint")
+        network, dataset, name, run = source.model(), source.dataset(), source.config.model.name, source.name
+        if out is None:
+            out = source.cache_path(split, view)
+            if any(value is not None for value in chosen.values()):  # the plain place is for what analyses read
+                out = out.with_name(f"{out.stem}-{digest(chosen)[:8]}.kdcache")
+    else:
+        if data is None or (out is None and not options.get("dry_run")):
+            raise KDScopeError(f"{source} is no run directory, so it needs data (--data NAME) and a place (--out DIR)")
+        dataset = load(data, progress=True) if isinstance(data, str) else data
+        name = source if isinstance(source, str) else type(source).__name__
+        run, network = None, source
+        if isinstance(source, str | Path):
+            pretrained = checkpoint is None and ":" in str(source)
+            if checkpoint is None and not pretrained:
+                raise KDScopeError(f"model {str(source)!r} has no weights; add --checkpoint FILE")
+            network = models.build(
+                str(source), dataset.num_classes, image_size=dataset.image_size, pretrained=pretrained
+            )
+            if checkpoint is not None:
+                models.load_weights(network, checkpoint)
+    return extract_features(
+        network,
+        dataset,
+        split,
+        out if out is not None else "dry-run",
+        view=view,
+        layers=layers,
+        reduction=reduction or "pool",
+        dtype=dtype,
+        device=resolve_device(device),
+        identity={"model": name, "run": run, "weights": models.weights_hash(network)},
+        **options,
+    )
+
+
+def _teacher(teacher: str | Path | Run | TeacherSettings) -> TeacherSettings:
+    if isinstance(teacher, TeacherSettings):
+        return teacher
+    return TeacherSettings(run=teacher.path) if isinstance(teacher, Run) else TeacherSettings.parse(str(teacher))

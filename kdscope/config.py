@@ -1,0 +1,232 @@
+"""What a run is: validated settings, from YAML and from the command line.
+
+Precedence, weakest first: the defaults below, the YAML file, the command line's own options, `--set key.path=value`.
+What is written to a run directory is complete, so that `config.yaml` alone repeats the run.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from kdscope.errors import KDScopeError, unknown
+
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def to_bytes(size: int | str) -> int:
+    """A number of bytes from "4GiB", "500 MB" or a plain number; units are powers of 1024.
+
+    >>> to_bytes("4GiB") == 4 * 2**30
+    True
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", str(size), re.IGNORECASE)
+    if match is None:
+        raise ValueError("a size is a number and a unit, such as 4GiB or 500MiB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+Bytes = Annotated[int, BeforeValidator(to_bytes)]
+
+
+class Settings(BaseModel):
+    """A group of settings; a name that it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataSettings(Settings):
+    """Which images, and how batches are made of them."""
+
+    name: str = "digits"
+    augment: str = "standard"
+    validation: float = Field(0.0, ge=0.0, lt=1.0)  # share of train held out
+    image_size: int | None = Field(None, ge=1)
+    root: Path | None = None
+    download: bool = False
+    batch_size: int = Field(128, ge=1)  # over all devices together
+    memory_budget: Bytes = 4 * 2**30  # a split larger than this streams through a DataLoader
+    workers: int = Field(2, ge=0)
+
+
+class NetworkSettings(Settings):
+    """The network that learns."""
+
+    name: str = "resnet20"
+    pretrained: bool = False
+    checkpoint: Path | None = None
+    options: dict[str, Any] = {}
+
+
+class TeacherSettings(Settings):
+    """One teacher: a run of kdscope, or a model's name with its weights (a file, or those that its library offers)."""
+
+    run: Path | None = None
+    model: str | None = None
+    checkpoint: Path | None = None
+    options: dict[str, Any] = {}
+    weight: float = Field(1.0, gt=0)  # share in the ensemble, relative to the other teachers'
+    weights_hash: str | None = None  # filled in by the run, so that a teacher that changed is noticed
+
+    @model_validator(mode="after")
+    def _either(self) -> "TeacherSettings":
+        if (self.run is None) == (self.model is None):
+            raise ValueError("a teacher is either `run: DIR` or `model: NAME` with `checkpoint: FILE`")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "TeacherSettings":
+        """A run directory, `NAME@CHECKPOINT`, or a library's name such as torchvision:resnet50 (its own weights)."""
+        if (Path(text) / "config.yaml").is_file():
+            return cls(run=Path(text).resolve())
+        name, _, checkpoint = text.partition("@")
+        if checkpoint:
+            return cls(model=name, checkpoint=Path(checkpoint).resolve())
+        if ":" in name:
+            return cls(model=name)
+        raise KDScopeError(
+            f"teacher {text!r} is not a run directory (it has no config.yaml); "
+            "a model's name needs weights: NAME@CHECKPOINT, or torchvision:NAME"
+        )
+
+
+class OptimSettings(Settings):
+    """Optimiser and schedule. The defaults are the usual recipe of CIFAR networks."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    weight_decay: float = Field(5e-4, ge=0)
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    warmup: float = Field(0.05, ge=0, lt=1)  # share of all steps during which lr rises linearly
+    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)  # shares of all steps; `step` alone (150, 180, 210 of 240 epochs)
+    gamma: float = Field(0.1, gt=0, le=1)  # factor at each milestone
+
+
+class Config(Settings):
+    """A whole run."""
+
+    data: DataSettings = DataSettings()
+    model: NetworkSettings = NetworkSettings()
+    teachers: tuple[TeacherSettings, ...] = ()
+    method: str = "none"
+    terms: dict[str, dict[str, Any]] = {}  # weight and settings of each loss term, over those of the method
+    ensemble: Literal["mean-probability", "mean-logit", "mean-loss"] = "mean-probability"
+    optim: OptimSettings = OptimSettings()
+    epochs: int = Field(30, ge=1)
+    seed: int = Field(0, ge=0)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: int = Field(1, ge=1)
+    precision: Literal["auto", "32", "bf16", "16"] = "auto"
+    compile: bool = False
+    probe_every: int = Field(0, ge=0)  # epochs between caches of a fixed probe set; 0: none
+    probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set
+    checkpoint_every: int = Field(0, ge=0)  # steps between checkpoints inside an epoch; 0: at its end alone
+    tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _method_as_list(cls, values: Any) -> Any:
+        """`method: [{term: kd, weight: 0.9, temperature: 4}, ...]` is a method made of those terms alone."""
+        if isinstance(values, dict) and isinstance(values.get("method"), list):
+            terms = {}
+            for entry in values["method"]:
+                if not isinstance(entry, dict) or not isinstance(entry.get("term"), str):
+                    raise ValueError("`method` as a list has entries such as {term: kd, weight: 0.9}")
+                terms[entry["term"]] = {"weight": 1.0} | {k: v for k, v in entry.items() if k != "term"}
+            if values.get("terms"):
+                raise ValueError("give either `method` as a list or `terms`, not both")
+            values = values | {"method": "custom", "terms": terms}
+        return values
+
+
+def load_config(
+    path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
+) -> Config:
+    """The settings of a run from a YAML file, nested `overrides`, and `key.path=value` assignments, the last the strongest.
+
+    Raises:
+        KDScopeError: a file that is not a YAML mapping, an unknown setting (with the nearest), or a value out of range.
+
+    >>> load_config(assignments=["optim.lr=0.05"]).optim.lr
+    0.05
+    """
+    values: dict[str, Any] = read_yaml(path) if path is not None else {}
+    values = merge(values, overrides or {})
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise KDScopeError(f"--set takes key.path=value, such as optim.lr=0.05, not {assignment!r}")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise KDScopeError(f"--set {key}: {text!r} is not a YAML value") from None
+        nested: Any = value
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = merge(values, nested)
+    return validated(Config, values, str(path) if path is not None else "the settings")
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML mapping from a file, by `safe_load` only."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise KDScopeError(f"{path}: cannot be read as text ({getattr(error, 'strerror', None) or error.reason})") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}" if mark is not None else ""
+        raise KDScopeError(f"{path}{place}: not a YAML file ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values, dict):
+        raise KDScopeError(f"{path}: a YAML mapping of settings is needed, not a {type(values).__name__}")
+    return values
+
+
+def write_yaml(config: Config) -> str:
+    """The complete settings as YAML text."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid over it, mapping by mapping.
+
+    >>> merge({"a": {"x": 1, "y": 2}}, {"a": {"y": 3}})
+    {'a': {'x': 1, 'y': 3}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        merged[key] = merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Any:
+    """`values` as settings of `kind`; the first fault as one line that names the setting and the nearest right one."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            group = _group(kind, fault["loc"][:-1])
+            inside = f"{where}, {'.'.join(map(str, fault['loc'][:-1]))}" if len(fault["loc"]) > 1 else where
+            raise unknown("setting", str(fault["loc"][-1]), group.model_fields, inside) from None
+        message = fault["msg"].removeprefix("Value error, ")
+        given = f" (given: {fault['input']!r})" if not isinstance(fault["input"], Mapping) else ""
+        raise KDScopeError(f"{where}: {place + ': ' if place else ''}{message}{given}") from None
+
+
+def _group(kind: type[Settings], path: tuple[Any, ...]) -> type[Settings]:
+    """The group of settings that `path` leads to from `kind`."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = kind.model_fields[part].annotation
+        inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        kind = next((a for a in inner if issubclass(a, Settings)), kind)
+    return kind

@@ -1,0 +1,214 @@
+"""The run directory: what one training leaves behind, readable by other tools (YAML, JSON, CSV, safetensors).
+
+    NAME/  config.yaml  environment.json  metrics.csv  summary.json  checkpoints/  features/
+
+`config.yaml` alone repeats the run. A lock keeps two processes off one run.
+"""
+
+import contextlib
+import csv
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import filelock
+
+from kdscope import data, models
+from kdscope.config import Config, DataSettings, TeacherSettings, load_config, write_yaml
+from kdscope.errors import KDScopeError
+from kdscope.files import disk_error, read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Run:
+    """A run directory that exists.
+
+    Args:
+        path: the directory; it must hold a `config.yaml`.
+
+    Raises:
+        KDScopeError: no run there, or settings that are not valid.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).resolve()
+        if not (self.path / "config.yaml").is_file():
+            raise KDScopeError(f"{path} is not a run directory: it has no config.yaml")
+        self.config = load_config(self.path / "config.yaml")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def create(cls, path: str | Path, config: Config) -> "Run":
+        """Make the directory for a new run; one that already holds a run is refused."""
+        path = Path(path).resolve()
+        if (path / "config.yaml").exists():
+            raise KDScopeError(f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out")
+        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+            raise KDScopeError(f"{path} exists and is not an empty directory; choose another --out")
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise disk_error(error, path) from error
+        write_json(path / "environment.json", environment())
+        write_text(path / "config.yaml", write_yaml(config))
+        return cls(path)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run: a second process that wants it gets a one-line error."""
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise KDScopeError(f"run directory {self.path} is held by another process; wait for it, or choose another --out") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # What the run left behind
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def finished(self) -> bool:
+        return (self.path / "summary.json").is_file()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Headline numbers of a finished run: accuracy and the rule that chose its epoch, parameters, seconds."""
+        self._must_be_finished()
+        return read_json(self.path / "summary.json")
+
+    @property
+    def metrics(self) -> list[dict[str, float]]:
+        """The rows of metrics.csv, one for each epoch."""
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="") as lines:
+            return [{key: float(value) for key, value in row.items() if value != ""} for row in csv.DictReader(lines)]
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights that the headline accuracy belongs to."""
+        return self.path / "checkpoints" / "model.safetensors"
+
+    def dataset(self) -> data.Dataset:
+        """The data of the run."""
+        return load_data(self.config.data)
+
+    def model(self, trained: bool = True) -> "nn.Module":
+        """The trained network in eval mode, on the CPU; with `trained=False` the same architecture without its weights."""
+        network = models.build(
+            self.config.model.name,
+            self.dataset().num_classes,
+            image_size=self.dataset().image_size,
+            **self.config.model.options,
+        )
+        if trained:
+            self._must_be_finished()
+            models.load_weights(network, self.weights)
+        return network.eval()
+
+    def teachers(self) -> "list[nn.Module]":
+        """The networks that the run learned from, frozen and in eval mode."""
+        return [load_teacher(teacher, self.dataset()) for teacher in self.config.teachers]
+
+    def cache_path(self, split: str, view: str = "none") -> Path:
+        """Where the feature cache of one split and view of this run lies."""
+        return self.path / "features" / f"{split}-{view.replace(':', '-')}.kdcache"
+
+    def _must_be_finished(self) -> None:
+        if not self.finished:
+            raise KDScopeError(f"run {self.path} is not finished; continue it with `kdscope train --resume {self.path}`")
+
+
+@functools.lru_cache(maxsize=4)
+def load_data(settings: DataSettings) -> data.Dataset:
+    """The dataset that `settings` name, kept for the next caller in this process."""
+    return data.load(
+        settings.name,
+        root=settings.root,
+        validation=settings.validation,
+        image_size=settings.image_size,
+        download=settings.download,
+        progress=True,
+    )
+
+
+def load_teacher(teacher: TeacherSettings, dataset: data.Dataset) -> "nn.Module":
+    """A teacher's network, frozen and in eval mode.
+
+    Raises:
+        KDScopeError: weights that do not fit, other classes than the data's, or weights that changed since the run began.
+    """
+    if teacher.run is not None:
+        run = Run(teacher.run)
+        classes = run.dataset().classes
+        if classes != dataset.classes:
+            raise KDScopeError(
+                f"teacher {run.path} knows {len(classes)} classes of {run.config.data.name!r}, "
+                f"but {dataset.name!r} has {dataset.num_classes}: {_first_difference(classes, dataset.classes)}"
+            )
+        network, origin = run.model(), str(run.path)
+    else:
+        pretrained = teacher.checkpoint is None
+        network = models.build(
+            teacher.model, dataset.num_classes, image_size=dataset.image_size, pretrained=pretrained, **teacher.options
+        )
+        if teacher.checkpoint is not None:
+            models.load_weights(network, teacher.checkpoint)
+        origin = f"{teacher.model}@{teacher.checkpoint}" if teacher.checkpoint else teacher.model
+    if teacher.weights_hash is not None and models.weights_hash(network) != teacher.weights_hash:
+        raise KDScopeError(f"teacher {origin} has other weights than when this run began; start a new run")
+    return network.eval().requires_grad_(False)
+
+
+def _first_difference(a: tuple[str, ...], b: tuple[str, ...]) -> str:
+    if len(a) != len(b):
+        return f"{len(a)} against {len(b)}"
+    k = next(k for k, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+    return f"class {k} is {a[k]!r} for the teacher and {b[k]!r} in the data"
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions, platform, devices, command."""
+    import torch
+
+    packages = ("kdscope", "torch", "torchvision", "lightning-fabric", "numpy", "h5py", "safetensors")
+    return {
+        "command": " ".join(sys.argv),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in packages},
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
+    """metrics.csv, whole: one row for each epoch, columns in the order of the first row."""
+    lines = [",".join(rows[0])] if rows else []
+    lines += [",".join(json.dumps(row[key]) for key in rows[0]) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")

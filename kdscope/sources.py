@@ -1,0 +1,212 @@
+"""What the analyses are given: runs, caches and users' own models, all as subjects that answer with feature caches.
+
+A subject that is a run extracts what is not cached yet, says so, and keeps it in the run directory. A bare cache has only
+what is in it. Analyses see no model, only `Subject.cache(...)`.
+"""
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdscope import models
+from kdscope.config import TeacherSettings
+from kdscope.data import Dataset
+from kdscope.errors import KDScopeError
+from kdscope.features.cache import FeatureCache
+from kdscope.features.extract import extract_features
+from kdscope.files import digest
+from kdscope.run import Run, load_teacher
+
+if TYPE_CHECKING:
+    from torch import nn
+
+say = logging.getLogger("kdscope").info
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One network of an analysis.
+
+    Attributes:
+        name: of the run directory or of the cache.
+        architecture: the model's name, such as "resnet20"; method: how it was trained, None where that is unknown.
+        group: the same for subjects that differ in their seed alone; seed: None where it is unknown.
+        teachers: the subjects that it learned from; ensemble: how their logits were combined.
+        summary: headline numbers of its run, empty for a bare cache.
+        dataset: what it is asked about, None for a bare cache.
+    """
+
+    name: str
+    architecture: str
+    group: str
+    method: str | None = None
+    seed: int | None = None
+    teachers: "tuple[Subject, ...]" = ()
+    ensemble: str = "mean-probability"
+    summary: dict[str, Any] = field(default_factory=dict)
+    dataset: Dataset | None = None
+    caches: dict[tuple[str, str], FeatureCache] = field(default_factory=dict)
+    folder: Path | None = None
+    prefix: str = ""
+    load: "Callable[[], nn.Module] | None" = None
+    build: "Callable[[], nn.Module] | None" = None
+    device: str = "auto"
+
+    def cache(self, split: str, view: str = "none", view_seed: int = 0) -> FeatureCache:
+        """What this network says of `split` as `view` shows it; extracted now if it is not cached.
+
+        Raises:
+            KDScopeError: a bare cache that does not hold it, or a cache made from other weights or data.
+        """
+        if (split, view) in self.caches:
+            return self.caches[split, view]
+        if self.load is None:
+            held = ", ".join(f"{s} ({v})" for s, v in self.caches)
+            raise KDScopeError(f"{self.name} has no cache of split {split!r}, view {view!r}; it has {held}")
+        return self._extract(self.load, self._path(split, view), self.architecture, split, view, view_seed)
+
+    def random_init(self, split: str, view: str = "none", view_seed: int = 0) -> FeatureCache | None:
+        """The same architecture before any training: a floor. None for a bare cache, whose network is not known."""
+        if self.build is None:
+            return None
+        path = self._path(split, view, "random-init-")
+        return self._extract(self.build, path, f"{self.architecture} (random init)", split, view, view_seed)
+
+    def probe_epochs(self) -> list[int]:
+        """The epochs of which the run kept a probe of train and of test."""
+        paths = self.folder.glob("probe-epoch-*-test.kdcache") if self.folder and not self.prefix else []
+        return sorted(int(path.name.split("-")[2]) for path in paths)
+
+    def probe(self, epoch: int, split: str) -> FeatureCache:
+        """The probe set of `split` as this network saw it after `epoch` epochs."""
+        return FeatureCache(self.folder / f"probe-epoch-{epoch:04d}-{split}.kdcache")
+
+    def _path(self, split: str, view: str, kind: str = "") -> Path:
+        return self.folder / f"{self.prefix}{kind}{split}-{view.replace(':', '-')}.kdcache"
+
+    def _extract(
+        self, load: "Callable[[], nn.Module]", path: Path, name: str, split: str, view: str, view_seed: int
+    ) -> FeatureCache:
+        network = load()
+        if not path.exists():
+            say(f"extracting {self.name}, {split} ({view}): {path}")
+        cache = extract_features(
+            network, self.dataset, split, path, view=view, view_seed=view_seed, device=resolve_device(self.device),
+            identity={"model": name, "run": self.name, "weights": models.weights_hash(network)}, progress=True,
+        )  # fmt: skip
+        self.caches[split, view] = cache
+        return cache
+
+
+def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "auto") -> list[Subject]:
+    """A subject for each run; bare caches with the same weights (train and test, say) are one subject.
+
+    Raises:
+        KDScopeError: a path that is neither a run directory nor a cache.
+    """
+    found: list[Subject] = []
+    bare: dict[str, Subject] = {}
+    for source in sources:
+        if not isinstance(source, Run | FeatureCache):
+            source = open_source(source)
+        if isinstance(source, Run):
+            found.append(of_run(source, device))
+            continue
+        weights = source.manifest["identity"]["weights"]
+        if weights not in bare:
+            model = source.manifest["identity"].get("model", source.path.stem)
+            bare[weights] = Subject(name=source.path.stem, architecture=model, group=source.path.stem)
+            found.append(bare[weights])
+        bare[weights].caches[source.split, source.view] = source
+    return found
+
+
+def open_source(path: str | Path) -> Run | FeatureCache:
+    """A run directory or a feature cache."""
+    path = Path(path)
+    if (path / "config.yaml").is_file():
+        return Run(path)
+    if (path / "manifest.json").is_file() or path.suffix == ".kdcache":
+        return FeatureCache(path)
+    raise KDScopeError(f"{path} is neither a run directory (config.yaml) nor a feature cache (manifest.json)")
+
+
+def of_run(run: Run, device: str = "auto") -> Subject:
+    """A finished run, with its teachers behind it."""
+    config = run.config
+    summary = run.summary
+    return Subject(
+        name=run.name,
+        architecture=config.model.name,
+        group=_group(run),
+        method=config.method,
+        seed=config.seed,
+        teachers=tuple(_of_teacher(run, k, t, device) for k, t in enumerate(config.teachers)),
+        ensemble=config.ensemble,
+        summary=summary,
+        dataset=run.dataset(),
+        folder=run.path / "features",
+        load=run.model,
+        build=functools.partial(_untrained, run),
+        device=device,
+    )
+
+
+def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subject:
+    """A teacher, asked about the student's data: its own caches serve when its data are the same."""
+    dataset, folder, prefix = run.dataset(), run.path / "features", f"teacher-{k}-"
+    load = functools.partial(load_teacher, teacher, dataset)
+    if teacher.run is None:
+        name = teacher.model if teacher.checkpoint is None else f"{teacher.model}@{teacher.checkpoint.name}"
+        return Subject(
+            name=name, architecture=teacher.model, group=name, dataset=dataset, folder=folder, prefix=prefix, load=load,
+            device=device,
+        )  # fmt: skip
+    own = Run(teacher.run)
+    if own.dataset().fingerprint == dataset.fingerprint:
+        folder, prefix = own.path / "features", ""
+    return Subject(
+        name=own.name,
+        architecture=own.config.model.name,
+        group=_group(own),
+        method=own.config.method,
+        seed=own.config.seed,
+        summary=own.summary,
+        dataset=dataset,
+        folder=folder,
+        prefix=prefix,
+        load=load,
+        build=functools.partial(_untrained, own),
+        device=device,
+    )
+
+
+def _group(run: Run) -> str:
+    """The same for runs whose settings differ in the seed alone (their teachers' seeds may differ with it)."""
+    settings = run.config.model_dump(mode="json", exclude={"seed", "device", "devices", "probe_every", "tensorboard"})
+    settings["teachers"] = [_group(Run(t.run)) if t.run else t.model for t in run.config.teachers]
+    return digest(json.loads(json.dumps(settings)))[:12]
+
+
+def _untrained(run: Run) -> "nn.Module":
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.config.seed + 1_000_003)  # not the start of this run: that is partly what it ended as
+        return run.model(trained=False)
+
+
+def resolve_device(device: str) -> str:
+    """ "auto" is the GPU where there is one."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def names(found: Sequence[Subject]) -> list[str]:
+    """The subjects' names, for messages."""
+    return [subject.name for subject in found]

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM end a run between two steps, so that what is saved is whole; a second Ctrl-C ends it at once."""
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType, TracebackType
+
+import torch
+from lightning_fabric import Fabric
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop and has been saved."""
+
+    def __init__(self, path: Path, epoch: int, step: int):
+        self.path = path
+        super().__init__(
+            f"stopped in epoch {epoch} after {step} steps; go on with: kdscope train --resume {path}"
+        )
+
+
+class StopSignal:
+    """A context in which SIGINT and SIGTERM set `requested`. Outside of the main thread it does nothing."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignal":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def agreed(self, fabric: Fabric, step: int) -> bool:
+        """Whether to stop after `step`; several ranks ask one another every 20 steps, so that all stop after the same one."""
+        if fabric.world_size == 1:
+            return self.requested
+        if step % 20:
+            return False
+        flag = torch.tensor(float(self.requested), device=fabric.device)
+        return bool(fabric.all_reduce(flag, reduce_op="sum") > 0)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
