@@ -128,7 +128,7 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise KDScopeError(
             f"{path} is a pickle of more than tensors, which can run any code when read, so it is refused; "
-            f"if you trust it, convert it once: torch.save(torch.load('{path.name}', weights_only=False)['model'], 'weights.pth')"
+            f"to convert one you trust: torch.save(torch.load('{path.name}', weights_only=False)['model'], 'new.pt')"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         raise KDScopeError(f"checkpoint {path} is truncated or damaged ({_line(error)})") from error
