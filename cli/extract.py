@@ -53,7 +53,13 @@ def _print_plan(split: str, plan: Any) -> None:
     from kdscope.features.extract import size
 
     table = Table(title=f"{split}: {plan.images:,} images", title_justify="left")
-    for heading, justify in (("layer", "left"), ("shape", "left"), ("dtype", "left"), ("an image", "right"), ("all", "right")):
+    for heading, justify in (
+        ("layer", "left"),
+        ("shape", "left"),
+        ("dtype", "left"),
+        ("an image", "right"),
+        ("all", "right"),
+    ):
         table.add_column(heading, justify=justify)
     for array in plan.arrays:
         shape = "x".join(map(str, array.shape)) or "1"

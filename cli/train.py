@@ -23,7 +23,9 @@ EXAMPLES = """\b
 @click.option("--download", is_flag=True, default=None, help="Allow the dataset to be downloaded.")
 @click.option("--batch-size", type=int, help="Images in a step, over all devices.")
 @click.option("--model", "--student", "model", help="Network to train, such as resnet20.")
-@click.option("--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable.")
+@click.option(
+    "--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable."
+)
 @click.option("--method", help="none, kd, at, or a sum such as kd+at.")
 @click.option("--ensemble", help="Several teachers: mean-probability, mean-logit or mean-loss.")
 @click.option("--epochs", type=int)
@@ -51,6 +53,6 @@ def train(out: Path | None, resume: Path | None, **options: Any) -> None:
         run = api.train(out, config=given.pop("config", None), assignments=given.pop("assignments", ()), **given)
     summary = run.summary
     click.echo(
-        f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % ({summary['rule']}, epoch {summary['epoch']} "
-        f"of {run.config.epochs}), {summary['parameters']:,} parameters, {summary['seconds']:.0f} s"
+        f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % ({summary['rule']}, epoch "
+        f"{summary['epoch']} of {run.config.epochs}), {summary['parameters']:,} parameters, {summary['seconds']:.0f} s"
     )

@@ -1,7 +1,7 @@
 """kdscope trains knowledge-distillation methods and measures why they work.
 
-`train`, `extract`, `analyze`, `Run` and `FeatureCache` do what the commands of the same names do. They are loaded when they
-are first used, so that `import kdscope` and `kdscope --help` answer at once.
+`train`, `extract`, `analyze`, `Run` and `FeatureCache` do what the commands of the same names do. They are loaded
+when they are first used, so that `import kdscope` and `kdscope --help` answer at once.
 """
 
 import importlib

@@ -64,7 +64,8 @@ def train(
         assignments: settings as text, such as "optim.lr=0.05"; the strongest.
         teachers: runs, run directories, "NAME@CHECKPOINT", or a library's name such as "torchvision:resnet50".
         options: settings by name: data, model, method, epochs, seed, augment, validation, batch_size, precision,
-            device, devices, compile, probe_every, tensorboard, ensemble, download; or a group, such as optim={"lr": 0.05}.
+            device, devices, compile, probe_every, tensorboard, ensemble, download; or a whole group, such as
+            optim={"lr": 0.05}.
 
     Returns:
         The finished run.
@@ -123,7 +124,7 @@ def extract(
         The cache; with `dry_run`, the plan.
 
     Raises:
-        KDScopeError: an unknown name, weights that do not fit, a cache of something else at that place, too small a disk.
+        KDScopeError: an unknown name, weights that do not fit, a cache of something else there, or a small disk.
 
     >>> import kdscope, torch
     >>> net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))

@@ -103,7 +103,7 @@ class OptimSettings(Settings):
     weight_decay: float = Field(5e-4, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     warmup: float = Field(0.05, ge=0, lt=1)  # share of all steps during which lr rises linearly
-    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)  # shares of all steps; `step` alone (150, 180, 210 of 240 epochs)
+    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)  # of all steps, for `step`: epochs 150, 180, 210 of 240
     gamma: float = Field(0.1, gt=0, le=1)  # factor at each milestone
 
 
@@ -147,7 +147,7 @@ class Config(Settings):
 def load_config(
     path: str | Path | None = None, overrides: Mapping[str, Any] | None = None, assignments: Iterable[str] = ()
 ) -> Config:
-    """The settings of a run from a YAML file, nested `overrides`, and `key.path=value` assignments, the last the strongest.
+    """The settings of a run from a YAML file, nested `overrides`, and `key.path=value` assignments (the strongest).
 
     Raises:
         KDScopeError: a file that is not a YAML mapping, an unknown setting (with the nearest), or a value out of range.
@@ -177,7 +177,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise KDScopeError(f"{path}: cannot be read as text ({getattr(error, 'strerror', None) or error.reason})") from None
+        reason = getattr(error, "strerror", None) or error.reason
+        raise KDScopeError(f"{path}: cannot be read as text ({reason})") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}" if mark is not None else ""

@@ -1,7 +1,7 @@
 """A registry is a dictionary and a decorator: names to methods, datasets, models, measures or analyses.
 
-What lies in the package that a registry stands for is found by itself (one new file and nothing else), and so is what other
-installed packages offer under the entry-point group of the same name.
+What lies in the package that a registry stands for is found by itself (one new file and nothing else), and so is
+what other installed packages offer under the entry-point group of the same name.
 """
 
 import importlib

@@ -52,7 +52,9 @@ class Run:
         """Make the directory for a new run; one that already holds a run is refused."""
         path = Path(path).resolve()
         if (path / "config.yaml").exists():
-            raise KDScopeError(f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out")
+            raise KDScopeError(
+                f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out"
+            )
         if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
             raise KDScopeError(f"{path} exists and is not an empty directory; choose another --out")
         try:
@@ -70,7 +72,9 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise KDScopeError(f"run directory {self.path} is held by another process; wait for it, or choose another --out") from None
+            raise KDScopeError(
+                f"run directory {self.path} is held by another process; wait for it, or choose another --out"
+            ) from None
         try:
             yield
         finally:
@@ -111,7 +115,7 @@ class Run:
         return load_data(self.config.data)
 
     def model(self, trained: bool = True) -> "nn.Module":
-        """The trained network in eval mode, on the CPU; with `trained=False` the same architecture without its weights."""
+        """The trained network in eval mode, on the CPU; with `trained=False` the architecture without its weights."""
         network = models.build(
             self.config.model.name,
             self.dataset().num_classes,
@@ -133,7 +137,9 @@ class Run:
 
     def _must_be_finished(self) -> None:
         if not self.finished:
-            raise KDScopeError(f"run {self.path} is not finished; continue it with `kdscope train --resume {self.path}`")
+            raise KDScopeError(
+                f"run {self.path} is not finished; continue it with `kdscope train --resume {self.path}`"
+            )
 
 
 @functools.lru_cache(maxsize=4)
@@ -153,7 +159,7 @@ def load_teacher(teacher: TeacherSettings, dataset: data.Dataset) -> "nn.Module"
     """A teacher's network, frozen and in eval mode.
 
     Raises:
-        KDScopeError: weights that do not fit, other classes than the data's, or weights that changed since the run began.
+        KDScopeError: weights that do not fit, other classes than the data's, or weights that have changed.
     """
     if teacher.run is not None:
         run = Run(teacher.run)

@@ -1,7 +1,7 @@
 """What the analyses are given: runs, caches and users' own models, all as subjects that answer with feature caches.
 
-A subject that is a run extracts what is not cached yet, says so, and keeps it in the run directory. A bare cache has only
-what is in it. Analyses see no model, only `Subject.cache(...)`.
+A subject that is a run extracts what is not cached yet, says so, and keeps it in the run directory. A bare cache has
+only what is in it. Analyses see no model, only `Subject.cache(...)`.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Activation-based attention maps: where the energy of a feature map lies (Zagoruyko & Komodakis, ICLR 2017, section 3.1)."""
+"""Activation-based attention maps: where the energy of a feature map lies (Zagoruyko & Komodakis, ICLR 2017)."""
 
 from torch import Tensor
 
@@ -24,7 +24,9 @@ def activation_map(feature: Tensor, p: float = 2.0) -> Tensor:
     tensor([[[12., 12.]]])
     """
     if feature.dim() != 4:
-        raise KDScopeError(f"an activation map needs a feature map [B, C, H, W], not one of shape {tuple(feature.shape)}")
+        raise KDScopeError(
+            f"an activation map needs a feature map [B, C, H, W], not one of shape {tuple(feature.shape)}"
+        )
     if feature.dtype.itemsize < 4:
         feature = feature.float()
     return feature.square().sum(1) if p == 2 else feature.abs().pow(p).sum(1)

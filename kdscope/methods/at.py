@@ -28,8 +28,8 @@ def attention_transfer_loss(
         teacher_map: feature map [B, C_t, H_t, W_t]. Where the grids differ, the finer attention map is averaged to the
             coarser grid (section 3.1 resizes the maps, not the features).
         p: exponent of the activation map.
-        variant: "authors-code" is mean_{B,HW} (q_s - q_t)^2, which is what the released code minimises with weight 1000;
-            "paper-text" is mean_B ||q_s - q_t||_2, the printed equation without its beta / 2.
+        variant: "authors-code" is mean_{B,HW} (q_s - q_t)^2, which is what the released code minimises with weight
+            1000; "paper-text" is mean_B ||q_s - q_t||_2, the printed equation without its beta / 2.
 
     >>> F_s, F_t = torch.ones(1, 1, 2, 2), torch.tensor([[[[2.0, 0.0], [0.0, 0.0]]]])
     >>> float(attention_transfer_loss(F_s, F_t)), float(attention_transfer_loss(F_s, F_t, variant="paper-text"))

@@ -34,7 +34,7 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     `overrides` gives weights and settings by term, and may add terms.
 
     Raises:
-        KDScopeError: an unknown method, term or setting (with the nearest), a weight that is no number, or no weight left.
+        KDScopeError: an unknown method, term or setting (with the nearest), a bad weight, or no weight left.
 
     >>> {name: settings["weight"] for name, settings in resolve("kd+at").items()}
     {'cross-entropy': 0.1, 'kd': 0.9, 'at': 1000.0}

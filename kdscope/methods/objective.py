@@ -55,7 +55,9 @@ class Objective(nn.Module):
             kind = known[name]
             options = {key: value for key, value in settings.items() if key != "weight"}
             if kind.reads != "labels" and not teachers:
-                raise KDScopeError(f"term {name!r} needs a teacher; add one (--teacher RUN), or train with --method none")
+                raise KDScopeError(
+                    f"term {name!r} needs a teacher; add one (--teacher RUN), or train with --method none"
+                )
             copies = len(teachers) if kind.reads == "features" else 1
             self.terms[name] = nn.ModuleList(kind(**options) for _ in range(copies))
             if kind.reads == "features":
@@ -95,9 +97,7 @@ class Objective(nn.Module):
             values = [term(*self._views(name, k, student, teachers), batch) for k, term in enumerate(terms)]
         return sum(weight * value for weight, value in zip(self.teacher_weights, values, strict=True))
 
-    def _views(
-        self, name: str, k: int, student: Features, teachers: Sequence[Features]
-    ) -> tuple[Features, Features]:
+    def _views(self, name: str, k: int, student: Features, teachers: Sequence[Features]) -> tuple[Features, Features]:
         """Of student and teacher `k`, just the maps that term `name` asked for, paired by position."""
         ours, theirs = self.pairs[name][k]
         return (

@@ -1,4 +1,4 @@
-"""A term of a distillation objective: an `nn.Module` that turns what student and teacher say of a batch into one number."""
+"""A term of a distillation objective: turns what student and teacher say of a batch into one number."""
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ class Term(nn.Module):
     """Base of all terms. A subclass sets `name`, `reads` and `summary`, and defines `forward`; the rest is optional.
 
     Constructor arguments are the term's settings: they can be set from YAML and the command line, and are stored in the
-    run's config. Trainable adapters and saved buffers are ordinary attributes; they are trained, checkpointed and resumed.
+    run's config. Trainable adapters and saved buffers are ordinary attributes; they are trained, saved and resumed.
 
     `reads` says what of a teacher the term needs: "labels" (no teacher), "logits" (several teachers come as one
     `Ensemble`), or "features" (called once for each teacher and averaged over them with their weights).
@@ -42,7 +42,9 @@ class Term(nn.Module):
         layers = self.layers
         if isinstance(layers, Mapping):
             if role not in layers:
-                raise KDScopeError(f"term {self.name!r}: `layers` gives no layers for the {role}; it has {', '.join(layers)}")
+                raise KDScopeError(
+                    f"term {self.name!r}: `layers` gives no layers for the {role}; it has {', '.join(layers)}"
+                )
             layers = layers[role]
         if layers == "stages":
             return None

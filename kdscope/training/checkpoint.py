@@ -31,7 +31,13 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, learner: Learner, optimizer: Optimizer, progress: Progress, sums: Tensor, rng: Tensor, precision: dict[str, Any]
+    path: Path,
+    learner: Learner,
+    optimizer: Optimizer,
+    progress: Progress,
+    sums: Tensor,
+    rng: Tensor,
+    precision: dict[str, Any],
 ) -> None:
     """Write the state of a run, whole or not at all.
 

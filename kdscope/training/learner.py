@@ -1,4 +1,4 @@
-"""Student, objective and teachers as one module, so that one forward call gives the loss (and DDP sees all parameters)."""
+"""Student, objective and teachers as one module: one forward call gives the loss, and DDP sees all parameters."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from kdscope.methods import Objective
 
 
 class Learner(nn.Module):
-    """The student and the objective are trained; the teachers are kept outside of the module tree: frozen, in eval mode.
+    """The student and the objective are trained; the teachers stay outside of the module tree: frozen, in eval mode.
 
     `forward` returns the value of each term [K] (float32) and the number of right answers in the batch, on the device.
     It is called inside `with learner.capturing():`, which holds the hooks.
@@ -25,7 +25,8 @@ class Learner(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
-        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers] if objective.needs_teacher else []
+        teachers = teachers if objective.needs_teacher else []
+        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self._listen = Capture(student, objective.student_layers)
         layers = objective.teacher_layers[: len(self._teachers)]
         self._listen_teachers = [Capture(t, names) for t, names in zip(self._teachers, layers, strict=True)]

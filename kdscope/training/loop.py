@@ -184,7 +184,9 @@ def _fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
 
             progress.epoch, progress.step = epoch + 1, 0
             progress.rows.append(row)
-            if dataset.validation is not None and row["validation_accuracy"] > (progress.best or {}).get("accuracy", -1):
+            if dataset.validation is not None and row["validation_accuracy"] > (progress.best or {}).get(
+                "accuracy", -1
+            ):
                 progress.best = {"epoch": epoch + 1, "accuracy": row["validation_accuracy"]}
                 if first:
                     models.save_weights(checkpoints / "best.safetensors", learner.student)
@@ -202,7 +204,7 @@ def _fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
 
 
 def finish(run: Run, learner: Learner, progress: Progress) -> None:
-    """Write the weights and the summary. The headline epoch is the last, or the best on validation; never chosen on test."""
+    """Write the weights and the summary. The headline epoch is the last, or the best on validation."""
     source = run.path / "checkpoints" / "best.safetensors"
     chosen = progress.best["epoch"] if progress.best else len(progress.rows)
     if progress.best:

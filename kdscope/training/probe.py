@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kdscope import models
 from kdscope.data import Dataset, Split
+from kdscope.features.cache import manifest_of
 from kdscope.features.extract import extract_features
 from kdscope.run import Run
 
@@ -40,7 +41,8 @@ def write_probe(run: Run, fabric: Fabric, dataset: Dataset, student: nn.Module, 
             split, path = dataset.split(name), probe_path(run, epoch, name)
             identity = {"model": run.config.model.name, "run": run.name, "epoch": epoch}
             identity["weights"] = models.weights_hash(student)
-            if path.exists() and not _same_weights(path, identity["weights"]):
+            manifest = manifest_of(path)
+            if manifest is not None and manifest["identity"]["weights"] != identity["weights"]:
                 shutil.rmtree(path)
             limit = probe_indices(split, run.config.probe_size)
             extract_features(student, dataset, name, path, limit=limit, device=fabric.device, identity=identity)

@@ -14,9 +14,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, path: Path, epoch: int, step: int):
         self.path = path
-        super().__init__(
-            f"stopped in epoch {epoch} after {step} steps; go on with: kdscope train --resume {path}"
-        )
+        super().__init__(f"stopped in epoch {epoch} after {step} steps; go on with: kdscope train --resume {path}")
 
 
 class StopSignal:
@@ -37,7 +35,7 @@ class StopSignal:
             signal.signal(number, handler)
 
     def agreed(self, fabric: Fabric, step: int) -> bool:
-        """Whether to stop after `step`; several ranks ask one another every 20 steps, so that all stop after the same one."""
+        """Whether to stop after `step`; several ranks ask one another every 20 steps, to stop together."""
         if fabric.world_size == 1:
             return self.requested
         if step % 20:

@@ -9,7 +9,7 @@ from kdscope.errors import KDScopeError
 
 
 class Tally:
-    """Image-weighted sums of each term's value, of right answers and of images; and the first step at which a term was NaN.
+    """Image-weighted sums of each term's value, of right answers and of images; and when a term was first NaN.
 
     >>> tally = Tally(["cross-entropy"], torch.tensor([1.0]), "cpu")
     >>> tally.add(torch.tensor([2.0]), torch.tensor(3), images=4, step=0)
@@ -39,7 +39,7 @@ class Tally:
             raise KDScopeError(f"term {name!r} became NaN or infinite in epoch {epoch}, step {step}; {kept}")
 
     def means(self, sums: Tensor) -> dict[str, float]:
-        """The epoch's loss, each term's mean value and the accuracy on the images as they were shown, from (reduced) sums."""
+        """The epoch's loss, each term's mean value and the accuracy on the images as shown, from (reduced) sums."""
         *terms, right, images = sums.tolist()
         means = [value / images for value in terms]
         loss = sum(weight * mean for weight, mean in zip(self.weights, means, strict=True))
