@@ -98,7 +98,8 @@ class FeatureCache:
         identity: where given, the fields that the cache must have been made with (`weights`, `data`, ...).
 
     Attributes:
-        manifest: all that is known of it. key: hash of its identity. classes, split, view, layers: as extracted.
+        manifest: all that is known of it; identity: what it was made from; key: the hash of that.
+        classes, split, view, layers: names, as extracted.
 
     Raises:
         KDScopeError: no cache there; another schema; a field of `identity` that differs, by its name; on reading, an
@@ -121,7 +122,7 @@ class FeatureCache:
         self.key: str = manifest["key"]
         self.classes: tuple[str, ...] = tuple(manifest["classes"])
         self.split: str = self.identity["split"]
-        self.view: dict[str, Any] = self.identity["view"]
+        self.view: str = self.identity["view"]["name"]
         self.layers: list[str] = list(self.identity["layers"])
         self._arrays = {array.name: array for array in map(Array.from_json, manifest["arrays"])}
         self._files: OrderedDict[str, h5py.File] = OrderedDict()
@@ -171,7 +172,7 @@ class FeatureCache:
         """A KDScopeError unless both caches are of the same view of the same images, and of the same classes."""
         fields = ("data", "samples", "view")
         mine, theirs = ({name: cache.identity.get(name) for name in fields} for cache in (self, other))
-        if mine["view"]["name"] == theirs["view"]["name"] == "none":  # whose seed changes nothing
+        if self.view == other.view == "none":  # whose seed changes nothing
             mine.pop("view"), theirs.pop("view")
         if mine != theirs:
             raise KDScopeError(f"{self.path} and {other.path} are not of the same images: {differences(mine, theirs)}")

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from kdscope.features.stream import Background, Transfer
 from kdscope.files import digest
 
 DTYPES = ("float16", "bfloat16", "float32")
-PRECISIONS = {"32": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 FLOAT16_MAX = 65504.0
 DISK_SHARE = 0.8
 
@@ -105,8 +106,9 @@ def extract_features(
         view, view_seed, view_epoch: the augmentation, and which of its views.
         batch_size: images at a time; a cache that is gone on with keeps the one it was begun with.
         device: where the model runs.
-        precision: `32`, `bf16-mixed` or `16-mixed`.
-        identity: what the caller knows of the model, JSON values: weights hash, architecture. Part of the key.
+        precision: `32`, or `bf16` or `16` (autocast).
+        identity: what the caller knows of the model, JSON values: `weights` (a hash; made here if it is not given),
+            `model`, `run`. Part of the key.
         rank, world_size: this process's part; rank 0 completes the cache after `barrier`.
         barrier: waits for all ranks.
         limit: int64 positions in the split: only these images (a probe set).
@@ -123,7 +125,7 @@ def extract_features(
 
     >>> from kdscope.data import load
     >>> digits, net = load("digits"), nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))
-    >>> cache = extract_features(net, digits, "test", "net.kdcache", layers=["0"], identity={"weights": "untrained"})
+    >>> cache = extract_features(net, digits, "test", "net.kdcache", layers=["0"])
     >>> len(cache) == len(digits.test), cache.feature("0").shape[1], cache.logits.shape[1]
     (True, 768, 10)
     """
@@ -139,18 +141,19 @@ def extract_features(
         from kdscope.models import stages
 
         layers = [*stages(unwrap(model)), PENULTIMATE]
-    batches = Batches(part, dataset, augment=view, batch_size=batch_size, seed=view_seed, device=device)
+    make = partial(Batches, statistics=dataset, augment=view, batch_size=batch_size, seed=view_seed, device=device)
     capture = Capture(model, layers, detach=True, reduce=reduction_named(reduction))
     out = cache_path(out)
     with _evaluating(model, device, PRECISIONS[precision]), capture:
-        first = capture(batches.batch(positions[:2], view_epoch).image)
-        arrays = _arrays(first, len(positions[:2]), reduction, dtype)
+        two = part.subset(positions[:2])  # to see the shapes
+        first = capture(make(two).batch(torch.arange(len(two)), view_epoch).image)
+        arrays = _arrays(first, len(two), reduction, dtype)
         plan = Plan(tuple(arrays), len(positions))
         if dry_run:
             return plan
         whole = {
             "schema": SCHEMA,
-            **(identity or {}),
+            **_known(model, identity),
             "layers": list(first.maps),
             "reduction": reduction,
             "dtype": dtype,
@@ -182,6 +185,7 @@ def extract_features(
                 shard_bytes=shard_bytes,
                 seconds=commit_seconds,
             )
+            batches = make(part) if todo else None
             with Background(writer) as sink, _bar(progress and rank == 0, part.name, sum(map(len, todo))) as advance:
                 for index in todo:
                     batch = batches.batch(index, view_epoch)
@@ -199,6 +203,16 @@ def cache_path(out: str | Path) -> Path:
     """`out` with the suffix of a cache."""
     out = Path(out)
     return out if out.suffix == ".kdcache" else out.with_name(f"{out.name}.kdcache")
+
+
+def _known(model: nn.Module, identity: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The caller's part of the identity, with the weights and a name of the model in any case."""
+    known = dict(identity or {})
+    if "weights" not in known:
+        from kdscope.models import weights_hash
+
+        known["weights"] = weights_hash(unwrap(model))
+    return {"model": type(unwrap(model)).__name__, **known}
 
 
 def _positions(part: Split, limit: Tensor | None) -> Tensor:

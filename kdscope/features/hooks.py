@@ -31,6 +31,7 @@ class Capture:
         KDScopeError: if a pattern matches nothing; when called, if a chosen layer did not run in this forward pass, ran
             fewer times than its number says, or gives no tensor. Of a tuple or list the first element is taken.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 4, 10))
     >>> with Capture(net, ["0", "@relu"]) as capture:
     ...     features = capture(torch.randn(2, 3, 2, 2))
