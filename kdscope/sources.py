@@ -7,7 +7,7 @@ only what is in it. Analyses see no model, only `Subject.cache(...)`.
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,9 @@ class Subject:
         if self.load is None:
             held = ", ".join(f"{s} ({v})" for s, v in self.caches)
             raise KDScopeError(f"{self.name} has no cache of split {split!r}, view {view!r}; it has {held}")
-        return self._extract(self.load, self._path(split, view), self.architecture, split, view, view_seed)
+        cache = self._extract(self.load, self._path(split, view), self.architecture, split, view, view_seed)
+        self.caches[split, view] = cache
+        return cache
 
     def random_init(self, split: str, view: str = "none", view_seed: int = 0) -> FeatureCache | None:
         """The same architecture before any training: a floor. None for a bare cache, whose network is not known."""
@@ -98,7 +100,6 @@ class Subject:
             network, self.dataset, split, path, view=view, view_seed=view_seed, device=resolve_device(self.device),
             identity={"model": name, "run": self.name, "weights": models.weights_hash(network)}, progress=True,
         )  # fmt: skip
-        self.caches[split, view] = cache
         return cache
 
 
@@ -116,12 +117,12 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
         if isinstance(source, Run):
             found.append(of_run(source, device))
             continue
-        weights = source.manifest["identity"]["weights"]
+        weights = source.identity.get("weights", source.key)
         if weights not in bare:
-            model = source.manifest["identity"].get("model", source.path.stem)
-            bare[weights] = Subject(name=source.path.stem, architecture=model, group=source.path.stem)
+            name = source.identity.get("run") or source.path.stem
+            bare[weights] = Subject(name=name, architecture=source.identity.get("model") or name, group=weights)
             found.append(bare[weights])
-        bare[weights].caches[source.split, source.view] = source
+        bare[weights].caches[source.split, source.view["name"]] = source
     return found
 
 
@@ -205,8 +206,3 @@ def resolve_device(device: str) -> str:
     import torch
 
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def names(found: Sequence[Subject]) -> list[str]:
-    """The subjects' names, for messages."""
-    return [subject.name for subject in found]
