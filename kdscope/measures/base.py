@@ -140,15 +140,27 @@ class Measure(ABC):
         Raises:
             KDScopeError: if no image was seen, or the confidence is not between 0 and 1.
         """
-        if not self.seen:
-            raise KDScopeError(f"measure {self.card.name!r} has seen no images")
+        self._require_images()
         if not 0 < confidence < 1:
             raise KDScopeError(f"the confidence is {confidence}; it must be between 0 and 1")
         return self.finish(confidence, seed)
 
+    def estimate(self) -> float:
+        """The number alone, without the interval that most of the time goes into: for floors and other controls."""
+        self._require_images()
+        return self.point()
+
+    def _require_images(self) -> None:
+        if not self.seen:
+            raise KDScopeError(f"measure {self.card.name!r} has seen no images")
+
     @abstractmethod
     def absorb(self, other: Any) -> None:
         """Adds the state of another of the same kind."""
+
+    @abstractmethod
+    def point(self) -> float:
+        """The number of a state that is not empty."""
 
     @abstractmethod
     def finish(self, confidence: float, seed: int) -> Result:
@@ -176,11 +188,11 @@ class SampleMean(Measure):
     def absorb(self, other: "SampleMean") -> None:
         self._parts.extend(other._parts)
 
+    def point(self) -> float:
+        return exact_mean(*self._counted())
+
     def finish(self, confidence: float, seed: int) -> Result:
-        values = np.concatenate(self._parts)
-        counts = ~np.isnan(values)
-        weights = self._weights(len(values))
-        kept, weights = values[counts], None if weights is None else weights[counts]
+        kept, weights = self._counted()
         value = exact_mean(kept, weights)
         if self.proportion:
             # Unequal weights are worth fewer equal ones (Kish 1965).
@@ -191,22 +203,26 @@ class SampleMean(Measure):
         return Result(
             measure=self.card.name,
             value=value,
-            per_sample=values,
+            per_sample=np.concatenate(self._parts),
             n=len(kept),
             ci_low=low if len(kept) else float("nan"),
             ci_high=high if len(kept) else float("nan"),
             definition=self.definition,
             source=self.defined.citation,
-            excluded=len(values) - len(kept),
+            excluded=self.seen - len(kept),
         )
 
-    def _weights(self, count: int) -> np.ndarray | None:
+    def _counted(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """The numbers that count, and what each weighs (None: all the same)."""
+        values = np.concatenate(self._parts)
+        counts = ~np.isnan(values)
         size = self.defined.batch_size
         if size is None:
-            return None
+            return values[counts], None
         # In a mean of batch means an image of the short last batch weighs size / length as much as another.
-        last = count % size or size
-        return np.where(np.arange(count) < count - last, 1.0, size / last)
+        last = len(values) % size or size
+        weights = np.where(np.arange(len(values)) < len(values) - last, 1.0, size / last)
+        return values[counts], weights[counts]
 
 
 AnyMeasure = TypeVar("AnyMeasure", bound=type[Measure])

@@ -1,7 +1,8 @@
 """What a measure is worth when nothing was transferred, and whether it looks at predictions alone.
 
-A floor: the student's images are shuffled, so that the teacher's image i meets the student's image pi(i). What remains is
-what two networks share without looking at the same image. `within` the true class, it is what they share by knowing it.
+A floor: the student's images are shuffled, so that the teacher's image i meets the student's image pi(i). What
+remains is what two networks share without looking at the same image; shuffled `within` the true class, it is what they
+share by knowing that class.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def shuffled_floor(
     fresh = [measure.fresh() for measure in measures]
     shuffled = student[derangement(len(student), seed, within)]
     update_all(fresh, teacher_logits, shuffled, labels, baseline_logits)
-    return [measure.compute(seed=seed).value for measure in fresh]
+    return [measure.estimate() for measure in fresh]
 
 
 def add_gauge(logits: Any, seed: int = 0, scale: float = 10.0) -> np.ndarray:
@@ -102,4 +103,4 @@ def gauge_error(
     baseline = None if baseline_logits is None else add_gauge(baseline_logits, seed + 2)
     update_all([before], teacher_logits, student_logits, labels, baseline_logits)
     update_all([after], add_gauge(teacher_logits, seed), add_gauge(student_logits, seed + 1), labels, baseline)
-    return abs(after.compute().value - before.compute().value)
+    return abs(after.estimate() - before.estimate())

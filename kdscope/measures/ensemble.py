@@ -18,8 +18,8 @@ def combine_logits(logits: Sequence[Any], how: str = "mean-probability", tempera
         logits: m arrays [B, C], numpy or torch.
         how: "mean-probability", log (1/m) sum_k softmax(z_k / T) (Stanton et al., NeurIPS 2021); "mean-logit",
             log softmax of (1/m) sum_k z_k / T (Guo et al., arXiv 2405.00739): the two can disagree even on the top
-            class. "mean-loss" is how a student may be trained (the mean of its KL from each teacher); its gradient is that of
-            the KL from the mean probability, so the ensemble that it follows is that one.
+            class. "mean-loss" is how a student may be trained (the mean of its KL from each teacher); its gradient is
+            that of the KL from the mean probability, so the ensemble that it follows is that one.
         temperature: T > 0.
 
     Raises:

@@ -22,8 +22,7 @@ def cohen_kappa(teacher_top: np.ndarray, student_top: np.ndarray) -> float:
     >>> round(cohen_kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0])), 12)
     0.5
     """
-    classes = int(max(teacher_top.max(), student_top.max())) + 1
-    codes, counts = np.unique(np.asarray(teacher_top, dtype=np.int64) * classes + student_top, return_counts=True)
+    codes, counts, classes = _cells(teacher_top, student_top)
     return float(_kappa(codes, counts[None], classes)[0])
 
 
@@ -39,6 +38,13 @@ def kappa_draws(codes: np.ndarray, counts: np.ndarray, classes: int, resamples: 
     rows = max(1, 2**21 // max(len(codes), classes))
     sizes = [min(rows, resamples - start) for start in range(0, resamples, rows)]
     return np.concatenate([_kappa(codes, rng.multinomial(n, counts / n, size=size), classes) for size in sizes])
+
+
+def _cells(teacher_top: np.ndarray, student_top: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The cells of the confusion matrix that occur, how many images each holds, and the width of the matrix."""
+    classes = int(max(teacher_top.max(), student_top.max())) + 1
+    codes, counts = np.unique(np.asarray(teacher_top, dtype=np.int64) * classes + student_top, return_counts=True)
+    return codes, counts, classes
 
 
 def _kappa(codes: np.ndarray, counts: np.ndarray, classes: int) -> np.ndarray:
@@ -86,15 +92,16 @@ class Kappa(LogitMeasure):
     def absorb(self, other: Any) -> None:
         self._tops.extend(other._tops)
 
+    def point(self) -> float:
+        return cohen_kappa(*np.concatenate(self._tops, axis=1))
+
     def finish(self, confidence: float, seed: int) -> Result:
-        teacher, student = np.concatenate(self._tops, axis=1)
-        classes = int(max(teacher.max(), student.max())) + 1
-        codes, counts = np.unique(teacher * classes + student, return_counts=True)
+        codes, counts, classes = _cells(*np.concatenate(self._tops, axis=1))
         draws = kappa_draws(codes, counts, classes, resamples=1000, seed=seed)
         low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
         return Result(
             measure=self.card.name,
-            value=float(_kappa(codes, counts[None], classes)[0]),
+            value=self.point(),
             per_sample=None,
             n=self.seen,
             ci_low=float(low),

@@ -1,0 +1,186 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from kdscope import KDScopeError
+from kdscope.measures.statistics import (
+    bootstrap_mean,
+    exact_mean,
+    jackknife_interval,
+    paired_bootstrap,
+    subsample_interval,
+    two_level_bootstrap,
+    two_level_draws,
+    wilson,
+)
+
+
+def covered(intervals, truth):
+    return np.mean([low <= truth <= high for low, high in intervals])
+
+
+@given(values=st.lists(st.floats(-1e6, 1e6), min_size=1), seed=st.integers(0, 2**31))
+def test_exact_mean_has_no_order(values, seed):
+    values = np.array(values)
+    shuffled = np.random.default_rng(seed).permutation(values)
+    assert exact_mean(values) == exact_mean(shuffled)
+    assert exact_mean(values) == pytest.approx(values.mean(), rel=1e-9, abs=1e-9)
+    assert exact_mean(values, np.full(len(values), 2.0)) == pytest.approx(exact_mean(values), rel=1e-12, abs=1e-300)
+
+
+def test_exact_mean_of_nothing_is_nan():
+    assert math.isnan(exact_mean(np.array([])))
+
+
+@given(hits=st.integers(0, 50), more=st.integers(0, 50), confidence=st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_wilson_against_scipy(hits, more, confidence):
+    n = hits + more
+    if not n:
+        assert wilson(0.0, 0, confidence) == (0, 1)
+        return
+    expected = stats.binomtest(hits, n).proportion_ci(confidence, method="wilson")
+    low, high = wilson(hits / n, n, confidence)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= hits / n <= high <= 1
+
+
+def test_wilson_half_widths_as_published():
+    """At a share of .85 the half-width is .007 with 10,000 images and .003 with 50,000."""
+    for n, half in ((10_000, 0.007), (50_000, 0.003)):
+        low, high = wilson(0.85, n)
+        assert (high - low) / 2 == pytest.approx(half, abs=5e-4)
+
+
+@pytest.mark.parametrize(("share", "n"), [(0.5, 100), (0.85, 400), (0.97, 300)])
+def test_wilson_covers(share, n):
+    hits = np.arange(n + 1)
+    covers = np.array([low <= share <= high for low, high in (wilson(h / n, n) for h in hits)])
+    assert stats.binom.pmf(hits, n, share)[covers].sum() == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95])
+def test_confidence_is_a_share(confidence):
+    with pytest.raises(KDScopeError, match="between 0 and 1"):
+        wilson(0.5, 10, confidence)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile"])
+def test_bootstrap_against_scipy(method):
+    values = np.random.default_rng(0).exponential(size=60)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method=method, vectorized=True, rng=np.random.default_rng(1)
+    ).confidence_interval
+    low, high = bootstrap_mean(values, method=method, resamples=20_000)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.015)
+
+
+def test_bootstrap_covers_a_skewed_mean():
+    rng = np.random.default_rng(3)
+    intervals = [bootstrap_mean(rng.exponential(size=100), resamples=500, seed=seed) for seed in range(400)]
+    assert covered(intervals, 1.0) == pytest.approx(0.94, abs=0.03)
+
+
+def test_bootstrap_of_a_weighted_mean():
+    rng = np.random.default_rng(0)
+    values, weights = rng.normal(size=400), np.where(np.arange(400) < 390, 1.0, 20.0)
+    low, high = bootstrap_mean(values, weights, resamples=4000, method="percentile")
+    centre = exact_mean(values, weights)
+    error = np.sqrt(np.square(weights * (values - centre)).sum()) / weights.sum()
+    assert low < centre < high
+    assert (high - low) / 2 / 1.96 == pytest.approx(error, rel=0.2)
+    assert bootstrap_mean(values, np.ones(400)) == pytest.approx(bootstrap_mean(values), abs=1e-12)
+
+
+def test_bootstrap_at_its_edges():
+    assert bootstrap_mean(np.full(7, 0.1)) == (pytest.approx(0.1), pytest.approx(0.1))
+    assert all(math.isnan(bound) for bound in bootstrap_mean(np.array([1.0])))
+    assert bootstrap_mean(np.arange(9.0), seed=1) == bootstrap_mean(np.arange(9.0), seed=1)
+    assert bootstrap_mean(np.arange(9.0), seed=1) != bootstrap_mean(np.arange(9.0), seed=2)
+    with pytest.raises(KDScopeError, match="bca or percentile"):
+        bootstrap_mean(np.arange(9.0), method="basic")
+
+
+def test_resamples_in_blocks_are_the_same_number_of_draws(monkeypatch):
+    monkeypatch.setattr("kdscope.measures.statistics.BUDGET", 700)
+    low, high = bootstrap_mean(np.arange(100.0), resamples=1000)
+    assert (high - low) / 2 / 1.96 == pytest.approx(2.887, rel=0.1)
+
+
+def test_paired_bootstrap_sees_what_unpaired_cannot():
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=500) * 10
+    a = b + 0.1 + 0.2 * rng.normal(size=500)
+    difference, low, high = paired_bootstrap(a, b)
+    assert low < difference < high
+    assert low > 0.05
+    assert high < 0.15
+    a[3] = np.nan
+    assert paired_bootstrap(a, b)[0] == pytest.approx(np.nanmean(a - b), abs=1e-12)
+    with pytest.raises(KDScopeError, match="same images"):
+        paired_bootstrap(a, b[1:])
+
+
+def test_two_level_variance_is_the_analytic_one():
+    """With v = m + a_i + b_j + e_ij: var = mean(a^2) / S + mean(b^2) / N + mean(e^2) / (S N), given the data."""
+    rng = np.random.default_rng(0)
+    values = 0.3 * rng.normal(size=(6, 1)) + rng.normal(size=(1, 80)) + 2 * rng.normal(size=(6, 80))
+    rows, columns = values.mean(1, keepdims=True), values.mean(0, keepdims=True)
+    rest = values - rows - columns + values.mean()
+    expected = rows.var() / 6 + columns.var() / 80 + np.square(rest).mean() / 480
+    draws = two_level_draws(values, resamples=20_000)
+    assert draws.var() == pytest.approx(expected, rel=0.05)
+    assert draws.mean() == pytest.approx(values.mean(), abs=4 * np.sqrt(expected / 20_000))
+
+
+def test_two_level_is_wider_than_images_alone_where_seeds_differ():
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(5, 1)) + 0.1 * rng.normal(size=(5, 400))
+    low, high = two_level_bootstrap(values)
+    image_low, image_high = bootstrap_mean(values.mean(axis=0))
+    assert high - low > 10 * (image_high - image_low)
+
+
+def test_two_level_at_its_edges():
+    assert all(math.isnan(bound) for bound in two_level_bootstrap(np.ones((1, 5))))
+    assert two_level_bootstrap(np.ones((3, 5))) == (1, 1)
+    with pytest.raises(KDScopeError, match=r"\[seeds, images\]"):
+        two_level_bootstrap(np.ones(5))
+
+
+@pytest.mark.parametrize("size", [None, 20, 150])
+def test_subsampling_has_the_error_of_the_mean(size):
+    values = np.random.default_rng(0).normal(size=200)
+    low, high = subsample_interval(lambda rows: values[rows].mean(), 200, size=size, resamples=2000)
+    assert (high - low) / 2 / 1.96 == pytest.approx(values.std(ddof=1) / math.sqrt(200), rel=0.1)
+    assert low < values.mean() < high
+
+
+def test_subsampling_does_not_see_duplicates():
+    """A statistic of pairs of images: a bootstrap sample finds each image beside itself, a subsample does not."""
+    values = np.random.default_rng(0).normal(size=100)
+
+    def nearest(rows):
+        ordered = np.sort(values[rows])
+        return float(np.median(np.diff(ordered)) * len(rows))
+
+    low, high = subsample_interval(nearest, 100)
+    assert low < nearest(np.arange(100)) < high
+    assert nearest(np.random.default_rng(0).integers(0, 100, 100)) < low
+
+
+@pytest.mark.parametrize("size", [1, 10, 11])
+def test_subsamples_must_be_subsamples(size):
+    with pytest.raises(KDScopeError, match=f"a subsample of {size} of 10"):
+        subsample_interval(lambda rows: 0.0, 10, size=size)
+
+
+def test_jackknife_of_the_mean_is_the_t_interval():
+    values = np.random.default_rng(0).normal(size=30)
+    left_out = (values.sum() - values) / 29
+    expected = stats.t.interval(0.95, 29, values.mean(), stats.sem(values))
+    assert jackknife_interval(values.mean(), left_out) == pytest.approx(expected, abs=1e-12)
+    assert math.isnan(jackknife_interval(0.0, np.array([1.0]))[0])
