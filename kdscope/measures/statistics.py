@@ -142,13 +142,16 @@ def two_level_bootstrap(
 
 
 def two_level_draws(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """The means [R] of `resamples` draws of seeds and images from values [S, N]."""
+    """The means [R] of `resamples` draws of seeds and images from values [S, N].
+
+    NaN marks an image that does not count for a seed; a draw in which a seed has none that counts is NaN.
+    """
     rng = np.random.default_rng(seed)
     seeds, images = values.shape
     parts = []
     for index in _resamples(images, resamples, rng):
         chosen = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(index)) / seeds
-        by_seed = np.stack([row[index].mean(axis=1) for row in values], axis=1)
+        by_seed = np.stack([_mean_of_known(row[index]) for row in values], axis=1)
         parts.append((by_seed * chosen).sum(axis=1))
     return np.concatenate(parts)
 
@@ -204,6 +207,15 @@ def jackknife_interval(value: float, left_out: np.ndarray, *, confidence: float 
     error = math.sqrt((groups - 1) / groups * float(np.square(left_out - left_out.mean()).sum()))
     half = float(student_t.ppf((1 + confidence) / 2, groups - 1)) * error
     return value - half, value + half
+
+
+def _mean_of_known(drawn: np.ndarray) -> np.ndarray:
+    """Means [R] of drawn values [R, N] without the NaN among them."""
+    means = drawn.mean(axis=1)
+    if not np.isnan(means).any():
+        return means
+    known = (~np.isnan(drawn)).sum(axis=1)
+    return np.where(known, np.nansum(drawn, axis=1) / np.maximum(known, 1), np.nan)
 
 
 def _z(confidence: float) -> float:
