@@ -17,7 +17,17 @@ import numpy as np
 from torch import Tensor
 
 from kdscope.errors import KDScopeError, unknown
-from kdscope.features.shard import SCHEMA, Array, Shard, describe, one_line, provenance, read_shard, shard_paths
+from kdscope.features.shard import (
+    SCHEMA,
+    Array,
+    Shard,
+    describe,
+    one_line,
+    open_file,
+    provenance,
+    read_shard,
+    shard_paths,
+)
 from kdscope.files import digest, read_json, replacing, write_json
 
 MANIFEST = "manifest.json"
@@ -221,7 +231,7 @@ class FeatureCache:
             while len(self._files) >= HANDLES:
                 self._files.popitem(last=False)[1].close()
             try:
-                self._files[file] = h5py.File(self.path / file, "r", locking=False)
+                self._files[file] = open_file(self.path / file)
             except OSError as error:
                 raise KDScopeError(f"the shard {self.path / file} cannot be read: {one_line(error)}") from error
         self._files.move_to_end(file)

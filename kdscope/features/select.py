@@ -163,6 +163,8 @@ def _each_module_once(points: list[Point], names: dict[str, nn.Module]) -> list[
 
 def _nothing(names: dict[str, nn.Module], pattern: str, body: str) -> KDScopeError:
     if body.startswith("@"):
-        kinds = {type(module).__name__ for module in names.values()}
-        return KDScopeError(f"no module is of the class of {pattern!r}; nearest: {', '.join(nearest(body[1:], kinds))}")
+        kinds = {f"@{type(module).__name__.lower()}" for module in names.values()}
+        return KDScopeError(
+            f"no module is of the class {pattern!r}; nearest: {', '.join(nearest(body.lower(), kinds))}"
+        )
     return KDScopeError(f"no layer matches {pattern!r}; nearest: {', '.join(nearest(body, names))}")

@@ -234,7 +234,7 @@ def read_shard(path: Path, key: str | None = None) -> tuple[Shard, np.ndarray]:
         KDScopeError: if it cannot be opened, its datasets differ in length, or `key` is given and is not the shard's.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with open_file(path) as file:
             if key is not None and file.attrs.get("key") != key:
                 raise KDScopeError(f"{path} was made under another key than its cache; remove it")
             index = file["index"][:]
@@ -245,6 +245,16 @@ def read_shard(path: Path, key: str | None = None) -> tuple[Shard, np.ndarray]:
         raise KDScopeError(f"the shard {path} has datasets of different lengths: {sorted(lengths)}")
     ends = (int(index.min()), int(index.max())) if len(index) else (-1, -1)
     return Shard(path.name, len(index), *ends, path.stat().st_size, read_seal(path)), index
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open for reading; without a lock where the file system knows none (some network mounts)."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" not in str(error) or not path.exists():
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 def shard_paths(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import INDEX, MANIFEST, from_spans, manifest_of
-from kdscope.features.shard import damage, one_line, read_shard, shard_paths
+from kdscope.features.shard import damage, one_line, open_file, read_shard, shard_paths
 from kdscope.files import read_json
 
 
@@ -204,7 +204,7 @@ def _verify_index(path: Path, wanted: np.ndarray) -> list[str]:
     """Problems of `index.h5`; HDF5 itself fills in silently for a source that is gone."""
     problems = []
     try:
-        with h5py.File(path / INDEX, "r") as file:
+        with open_file(path / INDEX) as file:
             names = [name for name in _datasets(file) if file[name].is_virtual]
             sources = {source.file_name for name in names for source in file[name].virtual_sources()}
             gone = sorted(source for source in sources if not (path / source).exists())
