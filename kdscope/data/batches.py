@@ -5,6 +5,7 @@ a crop is one gather from it. What does not fit streams: workers of a torch Data
 and everything after that is the same code, so the batches are the same to the last bit.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from kdscope.data.augment import Augmentation, Parameters, View, augmentation
 from kdscope.data.chance import Chance, permutation
+from kdscope.data.geometry import windows
 from kdscope.data.split import Dataset, Split
 from kdscope.errors import KDScopeError
 
@@ -34,27 +36,6 @@ class Batch(NamedTuple):
     view: View
 
 
-def windows(store: Tensor, index: Tensor, dy: Tensor, dx: Tensor, height: int, width: int) -> Tensor:
-    """Cut one window out of each of some images: [B, C, height, width], window b from store[index[b]] at (dy[b],
-    dx[b]).
-
-    Args:
-        store: [N, C, H, W], contiguous.
-        index, dy, dx: int64 [B] on the store's device; every window must lie inside.
-
-    The store is seen as all runs of `width` pixels that it holds, overlapping (a stride of 1), so that a window is rows
-    of
-    that view: an `index_select` of whole rows, several times as fast as indexing pixel by pixel.
-    """
-    _, channels, full_height, full_width = store.shape
-    runs = store.as_strided((store.numel() - width + 1, width), (1, 1))
-    inside = torch.arange(channels, device=store.device)[:, None] * (full_height * full_width)
-    inside = inside + torch.arange(height, device=store.device) * full_width
-    start = index * (channels * full_height * full_width) + dy * full_width + dx
-    rows = (start[:, None, None] + inside).flatten()
-    return runs.index_select(0, rows).view(len(index), channels, height, width)
-
-
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """(x / 255 - mean) / std of uint8 [B, 3, H, W], as float32, in one conversion, multiplication and addition.
 
@@ -62,9 +43,16 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     >>> normalise(white, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0)).flatten().tolist()
     [2.0, 1.0, 0.5]
     """
-    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(-1, 1, 1)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(-1, 1, 1)
+    scale, shift = _line(mean, std, images.device)
     return images.float().mul_(scale).add_(shift)
+
+
+@functools.lru_cache(maxsize=16)
+def _line(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Slope and intercept of `normalise`, kept on the device: sent anew, they would cost a copy for every batch."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(-1, 1, 1)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(-1, 1, 1)
+    return scale, shift
 
 
 class Batches:

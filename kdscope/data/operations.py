@@ -95,7 +95,7 @@ def strengths(levels: int, height: int, width: int) -> Tensor:
 
 
 def signed(chance: Chance, slot: int, operation: Tensor, strength: Tensor) -> Parameters:
-    """The parameters of one slot of a policy, "operation-1" and "strength-1", with a random sign where one makes sense."""
+    """The parameters of one slot of a policy, "operation-1" and "strength-1", with a random sign where one fits."""
     has_sign = torch.tensor([name in SIGNED for name in NAMES])[operation]
     negative = has_sign & chance.coin(f"sign-{slot}")
     return {f"operation-{slot}": operation, f"strength-{slot}": torch.where(negative, -strength, strength)}

@@ -7,17 +7,7 @@ from torch import Tensor
 
 from kdscope.data.augment import AUGMENTATIONS, Augmentation, Parameters
 from kdscope.data.chance import Chance
-
-
-def flip(images: Tensor, chosen: Tensor) -> Tensor:
-    """Mirror, left to right, the images [B, C, H, W] for which `chosen` (bool [B], on the CPU) is true; in place.
-
-    >>> import torch
-    >>> flip(torch.tensor([[[[1, 2]]], [[[3, 4]]]]), torch.tensor([True, False])).flatten().tolist()
-    [2, 1, 3, 4]
-    """
-    rows = chosen.nonzero().flatten().to(images.device)
-    return images.index_copy_(0, rows, images.index_select(0, rows).flip(-1))
+from kdscope.data.geometry import flip
 
 
 @AUGMENTATIONS.register("none")

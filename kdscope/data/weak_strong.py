@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdscope.data.augment import AUGMENTATIONS, Augmentation, Parameters
 from kdscope.data.chance import Chance
-from kdscope.data.geometry import affine, crop_and_scale, cutout, draw_box, rotation
+from kdscope.data.geometry import affine, crop_and_scale, cutout, draw_box, flip, rotation
 from kdscope.data.operations import NAMES, operate, signed, strengths
 
 # The policy that was found for CIFAR-10 (Cubuk et al., CVPR 2019, table 7): 25 pairs of (operation, probability, level
@@ -63,7 +63,7 @@ class Weak(Augmentation):
         }
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
-        images = crop_and_scale(images, parameters["box"], parameters["flip"])
+        images = flip(crop_and_scale(images, parameters["box"]), parameters["flip"])
         return affine(images, rotation(parameters["degrees"], *images.shape[-2:]), fill=0)
 
 
@@ -91,7 +91,7 @@ class Strong(Augmentation):
         return drawn | {"cutout": torch.stack([y, x], dim=1)}
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
-        images = crop_and_scale(images, parameters["box"], parameters["flip"])
+        images = flip(crop_and_scale(images, parameters["box"]), parameters["flip"])
         for slot in (1, 2):
             images = operate(images, parameters[f"operation-{slot}"], parameters[f"strength-{slot}"], FILL)
         return cutout(images, parameters["cutout"], max(1, round(min(images.shape[-2:]) / 14)))
