@@ -1,0 +1,36 @@
+"""A tidy table in, figures out: nothing is computed again, and no cache is opened.
+
+`FIGURES` finds the drawer of each analysis by itself, in this package and under the entry-point group `kdscope.figures`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdscope.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIGURES: Registry = Registry("figure", "kdscope.figures", "kdscope.figures")
+
+__all__ = ["FIGURES", "draw"]
+
+
+def draw(table: "pd.DataFrame | str | Path", out: str | Path) -> list[Path]:
+    """Draw all figures of a tidy table, or of the CSV that holds it, into `out` as PDF and PNG.
+
+    Returns:
+        The files, each whole or not at all; none where no figures are known for the table's analysis.
+
+    Raises:
+        KDScopeError: a file that is no table of an analysis.
+    """
+    from kdscope.figures.style import read_table, save
+
+    table, out = read_table(table), Path(out)
+    written: list[Path] = []
+    for name in table["analysis"].unique():
+        if name in FIGURES:
+            for stem, figure in FIGURES[name](table[table["analysis"] == name]):
+                written += save(figure, out, stem)
+    return written

@@ -1,0 +1,275 @@
+"""Who is who among the subjects of an analysis, and which of them are compared: pairs, floors and ceilings.
+
+Two networks that never met agree on most images, too. So every teacher-student pair comes with pairs that say what its
+numbers would be if nothing had been transferred (floors), and what the same training gives when it is merely repeated
+(ceilings: usual levels, not limits).
+
+    teacher-student, ensemble-student    a student, and whom it learned from
+    teacher-teacher                      two teachers of one student
+    student-student                      two students that were trained in different ways (one seed of each)
+    floor:independent-student            the teacher, and a student trained without it
+    floor:random-init                    the teacher, and the student's architecture before training
+    floor:shuffled                       the teacher, and the student on other images
+    ceiling:student-seeds                two seeds of one student
+    ceiling:teacher-seeds                two seeds of one teacher
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from os.path import commonprefix
+
+from kdscope.errors import KDScopeError
+from kdscope.sources import Subject
+
+PAIRS = (
+    *("teacher-student", "ensemble-student", "teacher-teacher", "student-student"),
+    *("floor:independent-student", "floor:random-init", "floor:shuffled"),
+    *("ceiling:student-seeds", "ceiling:teacher-seeds"),
+)
+TAUGHT = ("teacher-student", "ensemble-student")
+
+
+@dataclass(frozen=True)
+class Party:
+    """One side of a pair: a network, several as an ensemble, or a network as it is in a control.
+
+    Attributes:
+        subjects: one, or the members of the ensemble.
+        kind: "trained", "random-init" or "shuffled".
+        ensemble: how its members are combined, where there are several.
+    """
+
+    subjects: tuple[Subject, ...]
+    kind: str = "trained"
+    ensemble: str = "mean-probability"
+
+    @property
+    def seed(self) -> int | None:
+        seeds = {subject.seed for subject in self.subjects}
+        return seeds.pop() if len(seeds) == 1 else None
+
+    @property
+    def key(self) -> tuple:
+        """The same for the same party, however it was found."""
+        return (self.kind, self.ensemble, *map(identify, self.subjects))
+
+    @property
+    def groups(self) -> tuple:
+        """The same for parties that differ in their seeds alone."""
+        return (self.kind, *(subject.group for subject in self.subjects))
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student, its teachers, and students of its architecture that had none, the one of its own seed first."""
+
+    subject: Subject
+    teachers: tuple[Subject, ...]
+    independent: tuple[Subject, ...] = ()
+
+    def taught_by(self) -> list[Party]:
+        """Each teacher, then all of them together if there are several."""
+        alone = [Party((teacher,)) for teacher in self.teachers]
+        together = Party(self.teachers, ensemble=self.subject.ensemble)
+        return [*alone, together] if len(alone) > 1 else alone
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A comparison to make: a is asked to predict b; `baseline` is the student that had no teacher, where there is one."""
+
+    pair: str
+    a: Party
+    b: Party
+    baseline: Party | None = None
+
+    @property
+    def key(self) -> tuple:
+        return (self.pair, self.a.key, self.b.key, self.baseline and self.baseline.key)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The roles. `notes` says what was taken for what, and what was left out."""
+
+    students: tuple[Student, ...]
+    others: tuple[Subject, ...] = ()
+    notes: tuple[str, ...] = ()
+    _names: dict = field(default_factory=dict)
+
+    def name(self, party: Party) -> str:
+        """A name for tables: unique among the cast, whatever the subjects call themselves."""
+        return _spoken(party, [self._names[identify(subject)] for subject in party.subjects])
+
+    def group_name(self, party: Party) -> str:
+        """A name for all the seeds of a party."""
+        return _spoken(party, [self._names[subject.group] for subject in party.subjects])
+
+
+def identify(subject: Subject) -> tuple:
+    """The same for the same network, whether it was found as a source or as somebody's teacher."""
+    return (subject.name, subject.group, subject.seed, None if subject.prefix else subject.folder)
+
+
+def cast(
+    found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: Sequence[Subject] = ()
+) -> Cast:
+    """Give each subject its role.
+
+    Args:
+        found: the sources. Those that were taught are students. Those trained without a teacher are independent students
+            of each student of their architecture. Where none was taught, the first is the teacher of the others.
+        teachers: teachers of all students instead of their own.
+        baselines: independent students instead of those among `found`.
+
+    Raises:
+        KDScopeError: nobody is left to be a student, or there is no teacher.
+    """
+    known: dict[tuple, Subject] = {}
+
+    def same(subject: Subject) -> Subject:
+        return known.setdefault(identify(subject), subject)
+
+    found = _distinct(map(same, found))
+    teachers, baselines = _distinct(map(same, teachers)), _distinct(map(same, baselines))
+    notes: list[str] = []
+    aside = {identify(subject) for subject in (*teachers, *baselines)}
+    free = [subject for subject in found if identify(subject) not in aside]
+    taught = [subject for subject in free if subject.teachers and subject.method != "none"]
+    taught = taught or [subject for subject in free if subject.teachers]
+    if teachers:
+        taught = taught or free
+    elif not taught:
+        if len(free) < 2:
+            named = f"{free[0].name} has" if free else "there is"
+            raise KDScopeError(f"{named} no teacher to be compared with; give more sources, or name one by --teacher SOURCE")
+        teachers, taught = free[:1], free[1:]
+        notes.append(f"no source has a teacher of its own: {free[0].name}, the first, is taken for the teacher of the others")
+    if not taught:
+        raise KDScopeError("every source is a teacher or a baseline; give a student as well")
+    lessons = [(subject, tuple(teachers or map(same, subject.teachers))) for subject in taught]
+    serving = {identify(teacher) for _, own in lessons for teacher in own} | {identify(subject) for subject in taught}
+    alone = [subject for subject in free if subject.method == "none" and identify(subject) not in serving]
+    students = tuple(Student(subject, own, _independent(subject, baselines, alone)) for subject, own in lessons)
+    used = serving | {identify(i) for student in students for i in student.independent}
+    others = tuple(subject for subject in free if identify(subject) not in used)
+    kin = {teacher.group for _, own in lessons for teacher in own}
+    for subject in others:
+        if subject.group not in kin:
+            notes.append(f"{subject.name} was left out: it has no teacher, and no student here has its architecture")
+    return Cast(students, others, tuple(notes), _call(known.values()))
+
+
+def pairs(cast: Cast) -> list[Pair]:
+    """All comparisons, each once."""
+    made = [*_taught(cast), *_among_teachers(cast), *_among_students(cast)]
+    return list({pair.key: pair for pair in made}.values())
+
+
+def _taught(cast: Cast) -> Iterable[Pair]:
+    """Each student and whom it learned from, with the floors of each."""
+    untrained = {s.subject.architecture: Party((s.subject,), "random-init") for s in reversed(cast.students)}
+    for student in cast.students:
+        pupil = Party((student.subject,))
+        independent = [Party((subject,)) for subject in student.independent]
+        baseline = independent[0] if independent else None
+        for teacher in student.taught_by():
+            kind = "ensemble-student" if len(teacher.subjects) > 1 else "teacher-student"
+            yield Pair(kind, teacher, pupil, baseline)
+            if baseline is not None:
+                # A second one in the student's place: what the decomposition finds where there was no teacher.
+                yield Pair("floor:independent-student", teacher, baseline)
+                yield from (Pair("floor:independent-student", teacher, i, baseline) for i in independent[1:2])
+            yield Pair("floor:random-init", teacher, untrained[student.subject.architecture])
+            yield Pair("floor:shuffled", teacher, Party((student.subject,), "shuffled"))
+
+
+def _among_teachers(cast: Cast) -> Iterable[Pair]:
+    teachers = _distinct(teacher for student in cast.students for teacher in student.teachers)
+    for student in cast.students:
+        for a, b in itertools.combinations(student.teachers, 2):
+            yield Pair("teacher-teacher", Party((a,)), Party((b,)))
+    kin = {teacher.group for teacher in teachers}
+    for a, b in _reruns([*teachers, *(subject for subject in cast.others if subject.group in kin)]):
+        yield Pair("ceiling:teacher-seeds", Party((a,)), Party((b,)))
+
+
+def _among_students(cast: Cast) -> Iterable[Pair]:
+    students = [student.subject for student in cast.students]
+    for a, b in _reruns(students):
+        yield Pair("ceiling:student-seeds", Party((a,)), Party((b,)))
+    first = [members[0] for members in _by_group(students).values()]
+    for a, b in itertools.combinations(first, 2):
+        yield Pair("student-student", Party((a,)), Party((b,)))
+
+
+def _reruns(subjects: Iterable[Subject]) -> Iterable[tuple[Subject, Subject]]:
+    """Neighbours in the ring of the seeds of each group: as many pairs as seeds, not all of them."""
+    for members in _by_group(_distinct(subjects)).values():
+        if len(members) > 1:
+            yield from zip(members, members[1:], strict=False)
+        if len(members) > 2:
+            yield members[0], members[-1]
+
+
+def _by_group(subjects: Iterable[Subject]) -> dict[str, list[Subject]]:
+    """Members of each group by their seeds, groups in the order in which they came."""
+    groups: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        groups.setdefault(subject.group, []).append(subject)
+    return {group: sorted(members, key=_by_seed) for group, members in groups.items()}
+
+
+def _independent(student: Subject, baselines: Sequence[Subject], alone: Sequence[Subject]) -> tuple[Subject, ...]:
+    fitting = list(baselines) or [subject for subject in alone if subject.architecture == student.architecture]
+    return tuple(sorted(fitting, key=lambda subject: (subject.seed != student.seed, *_by_seed(subject))))
+
+
+def _by_seed(subject: Subject) -> tuple:
+    return (subject.seed is None, subject.seed or 0)
+
+
+def _distinct(subjects: Iterable[Subject]) -> list[Subject]:
+    return list({identify(subject): subject for subject in subjects}.values())
+
+
+def _call(subjects: Iterable[Subject]) -> dict:
+    """A unique name for each subject, by `identify`, and for each group of them."""
+    subjects = _distinct(subjects)
+    groups = _by_group(subjects)
+    wanted = [(identify(subject), _with_place(subject, subjects)) for subject in subjects]
+    wanted += [(group, _stem(members)) for group, members in groups.items()]
+    names: dict = {}
+    for part in (wanted[: len(subjects)], wanted[len(subjects) :]):
+        taken: set[str] = set()
+        for key, name in part:
+            numbered = (f"{name} #{k}" for k in itertools.count(2))
+            names[key] = name if name not in taken else next(n for n in numbered if n not in taken)
+            taken.add(names[key])
+    return names
+
+
+def _with_place(subject: Subject, subjects: Sequence[Subject]) -> str:
+    """The name, with the folder before it where another has the same."""
+    alike = [other for other in subjects if other.name == subject.name]
+    if len(alike) == 1 or subject.folder is None:
+        return subject.name
+    return "/".join(subject.folder.parts[-3:-1]) if len(subject.folder.parts) > 2 else subject.name
+
+
+def _stem(members: Sequence[Subject]) -> str:
+    """What the names of a group have in common, without a dangling "-seed": kd-seed0, kd-seed1 -> kd."""
+    if len(members) == 1:
+        return members[0].name
+    shared = commonprefix([subject.name for subject in members])
+    shared = re.sub(r"[-_. ]*(seed|s)?[-_=. ]*\d*$", "", shared, flags=re.IGNORECASE)
+    return shared or f"{members[0].method or 'trained'} {members[0].architecture}"
+
+
+def _spoken(party: Party, names: Sequence[str]) -> str:
+    if party.kind == "random-init":
+        return f"{party.subjects[0].architecture} (random init)"
+    name = names[0] if len(names) == 1 else f"ensemble ({', '.join(names)})"
+    return f"{name} (shuffled images)" if party.kind == "shuffled" else name

@@ -1,0 +1,249 @@
+"""Measures of pairs of networks from their caches, in blocks; each between its floor and its ceiling, then over seeds."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kdscope.analyses.cast import TAUGHT, Pair, Party
+from kdscope.errors import KDScopeError
+from kdscope.features.cache import FeatureCache
+from kdscope.measures import MEASURES
+from kdscope.measures.controls import derangement
+from kdscope.measures.ensemble import combine_logits
+from kdscope.measures.logits import suitable, update_all
+from kdscope.measures.result import Result
+from kdscope.measures.seeds import over_seeds
+from kdscope.measures.statistics import paired_bootstrap
+
+BLOCK = 2**22  # logits in a block
+SHUFFLED = 10_000  # images that a shuffled floor is measured on: its standard error is then below 0.005
+FLOORS = {
+    "floor:independent-student": "independent student",
+    "floor:random-init": "random init",
+    "floor:shuffled": "shuffled images",
+}
+CEILINGS = {"ceiling:student-seeds": "seeds of the student", "ceiling:teacher-seeds": "seeds of the teacher"}
+FIXED = ("teacher-accuracy",)  # says nothing of b, and so has no floor
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A measure of one pair, in its frame.
+
+    Attributes:
+        gain: by how much b is nearer to a than the floor is (for accuracy: better), paired image by image.
+        seeds: how many pairs of trainings are behind the number.
+    """
+
+    pair: Pair
+    result: Result
+    gain: Result | None = None
+    seeds: int = 1
+    epoch: int | None = None
+
+
+def measure_pairs(
+    pairs: Sequence[Pair], split: str, view: str = "none", definition: str = "kdscope", confidence: float = 0.95
+) -> list[Finding]:
+    """Each measure that knows `definition`, of each pair whose networks are known, with floors and ceilings.
+
+    Raises:
+        KDScopeError: caches of different images or classes.
+    """
+    measured: dict[tuple, dict[str, Result]] = {}
+    for pair in pairs:
+        caches = _caches(pair, split, view)
+        if caches is not None:
+            measured[pair.key] = measure_caches(pair, *caches, definition, confidence)
+    known = [pair for pair in pairs if pair.key in measured]
+    findings: list[Finding] = []
+    for pair in known:
+        floors, ceilings = (_floors(pair, known), _ceilings(pair, known)) if pair.pair in TAUGHT else ([], [])
+        for name, result in measured[pair.key].items():
+            below = [(f, measured[f.key][name]) for f in floors if name in measured[f.key]]
+            above = [(c, measured[c.key][name]) for c in ceilings if name in measured[c.key]]
+            findings.append(_framed(pair, result, below, above, confidence))
+    return findings
+
+
+def measure_caches(
+    pair: Pair,
+    a: Sequence[FeatureCache],
+    b: FeatureCache,
+    baseline: FeatureCache | None,
+    definition: str = "kdscope",
+    confidence: float = 0.95,
+) -> dict[str, Result]:
+    """The measures of what caches say of the same images: `a` those of a teacher or of the members of an ensemble."""
+    names = suitable(["labels", *(["baseline_logits"] if baseline is not None else [])], definition)
+    if pair.pair in FLOORS and baseline is not None:  # what does not ask for the baseline is known from another pair
+        names = [name for name in names if "baseline_logits" in MEASURES[name].card.needs]
+    states = {name: MEASURES[name](definition) for name in names}
+    for how, chosen in _by_ensemble(states, pair.a.ensemble if definition == "kdscope" else None).items():
+        for block in _blocks(pair.b.kind == "shuffled", a, b, baseline, how):
+            update_all(chosen, *block)
+    return {name: state.compute(confidence) for name, state in states.items() if state.seen}
+
+
+def over_groups(findings: Sequence[Finding], confidence: float = 0.95) -> list[Finding]:
+    """One finding more for all seeds of a group together, for each pair and measure that has at least two."""
+    groups: dict[tuple, list[Finding]] = {}
+    for finding in findings:
+        pair = finding.pair
+        key = (pair.pair, pair.a.groups, pair.b.groups, finding.result.measure, finding.result.definition)
+        groups.setdefault((*key, finding.epoch), []).append(finding)
+    return [_together(members, confidence) for members in groups.values() if len(members) > 1]
+
+
+def _together(findings: list[Finding], confidence: float) -> Finding:
+    results, gains = [f.result for f in findings], [f.gain for f in findings]
+    result = over_seeds(results, confidence=confidence).with_frame(
+        *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
+    )
+    gain = over_seeds(gains, confidence=confidence) if all(gains) else None
+    return Finding(findings[0].pair, result, gain, len(findings), findings[0].epoch)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if any(value is None for value in values) else float(np.mean(values))
+
+
+def _framed(
+    pair: Pair,
+    result: Result,
+    floors: Sequence[tuple[Pair, Result]],
+    ceilings: Sequence[tuple[Pair, Result]],
+    confidence: float,
+) -> Finding:
+    """The result between the first of its floors and the mean of its ceilings of the first kind."""
+    direction = MEASURES[result.measure].card.direction
+    if result.measure in FIXED:
+        return Finding(pair, result)
+    again = [found.value for c, found in ceilings if c.pair == ceilings[0][0].pair] if direction != "none" else []
+    words = [f"floor: {FLOORS[floors[0][0].pair]}"] if floors else []
+    words += [f"ceiling: {CEILINGS[ceilings[0][0].pair]}"] if again else []
+    floor = floors[0][1] if floors else None
+    framed = result.with_frame(floor and floor.value, float(np.mean(again)) if again else None, "; ".join(words))
+    return Finding(pair, framed, _gain(result, floor, direction, confidence) if floor else None)
+
+
+def _floors(pair: Pair, pairs: Sequence[Pair]) -> list[Pair]:
+    """Floors of a student and its teacher, the one that asks most first."""
+    student = pair.b.subjects[0]
+    serves = {
+        "floor:independent-student": lambda f: pair.baseline is not None
+        and (pair.baseline.key in (f.b.key, f.baseline and f.baseline.key)),
+        "floor:random-init": lambda f: f.b.subjects[0].architecture == student.architecture,
+        "floor:shuffled": lambda f: f.b.subjects[0] is student,
+    }
+    return [
+        f for kind, fits in serves.items() for f in pairs if f.pair == kind and f.a.key == pair.a.key and fits(f)
+    ]
+
+
+def _ceilings(pair: Pair, pairs: Sequence[Pair]) -> list[Pair]:
+    """All reruns of the student; where there are none, those of its teacher."""
+    of_student = [c for c in pairs if c.pair == "ceiling:student-seeds" and c.b.groups == pair.b.groups]
+    of_teacher = [c for c in pairs if c.pair == "ceiling:teacher-seeds" and c.b.groups == pair.a.groups]
+    return [*of_student, *of_teacher]
+
+
+def _gain(result: Result, floor: Result, direction: str, confidence: float) -> Result | None:
+    a, b = (result.per_sample, floor.per_sample) if direction != "lower" else (floor.per_sample, result.per_sample)
+    if a is None or b is None or len(a) != len(b) or result.definition != "kdscope":
+        return None
+    value, low, high = paired_bootstrap(a, b, confidence=confidence)
+    return replace(result, value=value, ci_low=low, ci_high=high, per_sample=a - b)
+
+
+def _caches(pair: Pair, split: str, view: str) -> tuple | None:
+    """Caches of a (each member), of b, and of the baseline; None where a control's network is not known."""
+    a = [_cache(Party((subject,), pair.a.kind), split, view) for subject in pair.a.subjects]
+    b = _cache(pair.b, split, view)
+    baseline = _cache(pair.baseline, split, view) if pair.baseline else None
+    if b is None or None in a:
+        return None
+    for other in (*a[1:], b, *([baseline] if baseline is not None else [])):
+        a[0].check_compatible(other)
+    return a, b, baseline
+
+
+def _cache(party: Party, split: str, view: str) -> FeatureCache | None:
+    subject = party.subjects[0]
+    return subject.random_init(split, view) if party.kind == "random-init" else subject.cache(split, view)
+
+
+def _by_ensemble(states: dict, how: str | None) -> dict[str, list]:
+    """Measures by the way in which they combine several teachers: the run's own, or that of their definition."""
+    groups: dict[str, list] = {}
+    for state in states.values():
+        groups.setdefault(how or state.defined.ensemble, []).append(state)
+    return groups
+
+
+def _blocks(
+    shuffled: bool, a: Sequence[FeatureCache], b: FeatureCache, baseline: FeatureCache | None, how: str
+) -> Iterator[tuple]:
+    """What a, b, the truth and the baseline say of the same images, block by block."""
+    if shuffled:
+        yield from _shuffled_block(a, b, how)
+        return
+    rows = max(1, BLOCK // len(b.classes))
+    streams = [cache.blocks(["logits", "labels"], rows) for cache in (*a, b)]
+    third = itertools.repeat(None) if baseline is None else baseline.blocks(["logits"], rows)
+    for parts in zip(*streams, third, strict=False):
+        *teachers, student, alone = parts
+        yield _combined(teachers, how), student["logits"], student["labels"], alone and alone["logits"]
+
+
+def _combined(members: Sequence[dict], how: str) -> np.ndarray:
+    return members[0]["logits"] if len(members) == 1 else combine_logits([m["logits"] for m in members], how)
+
+
+def _shuffled_block(a: Sequence[FeatureCache], b: FeatureCache, how: str) -> Iterator[tuple]:
+    """Some images of the teacher, each beside the student's prediction on another of them."""
+    index = b.index
+    if len(index) > SHUFFLED:
+        index = np.sort(np.random.default_rng(0).choice(index, SHUFFLED, replace=False))
+    if len(index) > 1:
+        teachers = [at_images(cache, index) for cache in a]
+        student = at_images(b, index)
+        yield _combined(teachers, how), student["logits"][derangement(len(index))], teachers[0]["labels"], None
+
+
+def at_images(cache: FeatureCache, index: np.ndarray) -> dict[str, np.ndarray]:
+    """Logits and labels of some images, by their positions in the split, ascending.
+
+    Raises:
+        KDScopeError: an image that the cache does not hold.
+    """
+    rows = max(1, BLOCK // len(cache.classes))
+    parts = [
+        {name: block[name][np.isin(block["index"], index)] for name in ("logits", "labels")}
+        for block in cache.blocks(["logits", "labels", "index"], rows)
+    ]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in ("logits", "labels")}
+    if len(found["labels"]) != len(index):
+        raise KDScopeError(f"{len(index) - len(found['labels'])} of {len(index)} images are not in {cache.path}")
+    return found
+
+
+class Excerpt:
+    """Some images of a cache, by their positions in the split: a teacher on the images of a probe."""
+
+    def __init__(self, cache: FeatureCache, index: np.ndarray):
+        self.path, self.classes = cache.path, cache.classes
+        self._held = at_images(cache, index)
+
+    def blocks(self, names: Sequence[str], size: int) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(self._held["labels"]), size):
+            yield {name: self._held[name][start : start + size] for name in names}
+
+    def check_compatible(self, probe: FeatureCache) -> None:
+        """A KDScopeError unless the probe has the same classes and labels."""
+        if self.classes != probe.classes:
+            raise KDScopeError(f"{self.path} and {probe.path} do not have the same classes")
+        if not np.array_equal(self._held["labels"], probe.labels):
+            raise KDScopeError(f"{self.path} and {probe.path} are not of the same images: their labels differ")

@@ -1,0 +1,123 @@
+"""One style for all figures: colours that the colour-blind can tell apart, embedded fonts, one- and two-column widths.
+
+Figures are made without pyplot, so nothing is shown, kept or shared between them, and no display is needed.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdscope.errors import KDScopeError
+from kdscope.files import replacing
+
+ONE_COLUMN, TWO_COLUMNS = 3.5, 7.2  # inches
+ROW = 0.21  # inches for a line of text
+DPI = 300
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+DASHES = ("-", "--", "-.", ":")
+BAND = "0.88"
+SETTINGS = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.0,
+    "grid.linewidth": 0.4,
+    "pdf.fonttype": 42,  # letters stay letters
+    "ps.fonttype": 42,
+    "svg.fonttype": "none",
+    "savefig.dpi": DPI,
+    "figure.dpi": 100,
+}
+
+
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """kdscope's style, inside the `with` only."""
+    with mpl.rc_context(), sns.axes_style("whitegrid"):
+        mpl.rcParams.update(SETTINGS)
+        yield
+
+
+def panels(
+    rows: int, columns: int, width: float = TWO_COLUMNS, height: float = 2.4, **options: Any
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of rows x columns panels, `width` x `height` inches in all."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options).tolist()
+
+
+def colours(names: Sequence[str]) -> dict[str, tuple]:
+    """A colour for each name; beyond ten they come again, and the marker tells them apart."""
+    palette = sns.color_palette("colorblind")
+    return {name: palette[k % len(palette)] for k, name in enumerate(dict.fromkeys(names))}
+
+
+def marks(names: Sequence[str], kinds: Sequence[str] = MARKERS) -> dict[str, str]:
+    """A marker (or dash) for each name."""
+    return {name: kinds[(k + k // 10) % len(kinds)] for k, name in enumerate(dict.fromkeys(names))}
+
+
+def brief(name: str, most: int = 26) -> str:
+    """A long name with its middle left out.
+
+    >>> brief("resnet20-digits-augmented-strongly-seed0", 16)
+    'resnet20…y-seed0'
+    """
+    head = math.ceil((most - 1) / 2)
+    return name if len(name) <= most else f"{name[:head]}…{name[-(most - 1 - head) :]}"
+
+
+def save(figure: Figure, out: Path, stem: str) -> list[Path]:
+    """`STEM.pdf` and `STEM.png` (300 dpi) in `out`, each whole or not at all; the same figure gives the same bytes."""
+    written = []
+    for kind, metadata in (("pdf", {"CreationDate": None, "Creator": "kdscope"}), ("png", {"Software": "kdscope"})):
+        path = out / f"{stem}.{kind}"
+        with mpl.rc_context(SETTINGS), replacing(path) as draft:
+            figure.savefig(draft, format=kind, dpi=DPI, metadata=metadata)
+        written.append(path)
+    return written
+
+
+def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """A tidy table, from memory or from a CSV; seeds and names are text in either.
+
+    Raises:
+        KDScopeError: a file that cannot be read, or that lacks the columns of a tidy table.
+    """
+    where = "the table"
+    if not isinstance(table, pd.DataFrame):
+        where = str(table)
+        try:
+            table = pd.read_csv(table, dtype={"seed": str}, keep_default_na=False, na_values=[""], encoding="utf-8")
+        except OSError as error:
+            raise KDScopeError(f"{table}: {error.strerror or error}") from error
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise KDScopeError(f"{table} is not a CSV table: {' '.join(str(error).split())}") from error
+    needed = ("analysis", "measure", "a", "b", "split", "value", "ci_low", "ci_high", "floor", "ceiling")
+    absent = [name for name in needed if name not in table.columns]
+    if absent:
+        raise KDScopeError(f"{where} is not the table of an analysis: it has no column {absent[0]!r}")
+    return table
+
+
+def interval(axes: Axes, row: pd.Series, at: float, *, upright: bool = False, **options: Any) -> None:
+    """A value with its confidence interval, drawn as a dot on a line."""
+    ends = [[max(0.0, row.value - row.ci_low)], [max(0.0, row.ci_high - row.value)]]
+    place = {"x": [at], "y": [row.value], "yerr": ends} if upright else {"x": [row.value], "y": [at], "xerr": ends}
+    axes.errorbar(**place, **{"fmt": "o", "markersize": 4, "elinewidth": 1.0, "capsize": 0, **options})
