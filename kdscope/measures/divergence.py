@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from kdscope.errors import KDScopeError
 from kdscope.measures.base import Card, Definition, measure
 from kdscope.measures.logits import LogitMean
 from kdscope.measures.pair import Pair
@@ -45,10 +46,15 @@ class Divergence(LogitMean):
 
     Args:
         temperature: T > 0, of both.
+
+    Raises:
+        KDScopeError: if the temperature is not above 0.
     """
 
     def __init__(self, definition: str = "kdscope", *, temperature: float = 1.0):
         super().__init__(definition)
+        if not temperature > 0:
+            raise KDScopeError(f"measure {self.card.name!r} at temperature {temperature}; it must be above 0")
         self.temperature = temperature
 
     def options(self) -> dict[str, Any]:
@@ -86,11 +92,9 @@ class KLTeacherStudent(Divergence):
 
     def per_sample(self, pair: Pair) -> np.ndarray:
         teacher, student = self.log_probs(pair)
-        return (
-            10 * kl_divergence(student, teacher)
-            if self.definition == "guo2024-code"
-            else kl_divergence(teacher, student)
-        )
+        if self.definition == "guo2024-code":
+            return 10 * kl_divergence(student, teacher)
+        return kl_divergence(teacher, student)
 
 
 @measure

@@ -124,7 +124,8 @@ def two_level_bootstrap(
     """Percentile interval of the mean of values [S, N], S trainings of one recipe on the same N images; resamples both.
 
     Both are drawn with replacement, independently (Owen, Annals of Applied Statistics 2007, the pigeonhole bootstrap):
-    the interval is for another training *and* other images. With less than five seeds it is a rough one.
+    the interval is for another training *and* other images. With less than five seeds it is a rough one. NaN marks an
+    image that does not count for a seed (the mean is that of the seeds' means); a seed with no other is left out.
 
     Returns:
         (low, high); NaN where S < 2.
@@ -136,15 +137,20 @@ def two_level_bootstrap(
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise KDScopeError(f"the two-level bootstrap needs values [seeds, images], not {list(values.shape)}")
+    values = values[~np.isnan(values).all(axis=1)]
     if len(values) < 2:
         return math.nan, math.nan
-    return _quantiles(two_level_draws(values, resamples, seed), np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+    draws = two_level_draws(values, resamples, seed)
+    draws = draws[~np.isnan(draws)]
+    if not len(draws):
+        return math.nan, math.nan
+    return _quantiles(draws, np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
 
 
 def two_level_draws(values: np.ndarray, resamples: int = 1000, seed: int = 0) -> np.ndarray:
     """The means [R] of `resamples` draws of seeds and images from values [S, N].
 
-    NaN marks an image that does not count for a seed; a draw in which a seed has none that counts is NaN.
+    A draw in which one of its seeds has no image that counts is NaN.
     """
     rng = np.random.default_rng(seed)
     seeds, images = values.shape
@@ -152,7 +158,7 @@ def two_level_draws(values: np.ndarray, resamples: int = 1000, seed: int = 0) ->
     for index in _resamples(images, resamples, rng):
         chosen = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(index)) / seeds
         by_seed = np.stack([_mean_of_known(row[index]) for row in values], axis=1)
-        parts.append((by_seed * chosen).sum(axis=1))
+        parts.append(np.where(chosen > 0, by_seed * chosen, 0.0).sum(axis=1))
     return np.concatenate(parts)
 
 

@@ -80,5 +80,5 @@ def test_the_interval_of_a_published_definition_holds_its_number():
 
 
 def test_temperature_must_be_positive():
-    with pytest.raises(KDScopeError, match="temperature is 0"):
-        MEASURES["js"](temperature=0).update(T, S)
+    with pytest.raises(KDScopeError, match="measure 'js' at temperature 0"):
+        MEASURES["js"](temperature=0)

@@ -13,6 +13,11 @@ def test_log_softmax(temperature):
     assert np.exp(log_softmax(z.astype(np.float32), temperature)).sum(axis=1) == pytest.approx(1, abs=1e-13)
 
 
+def test_entropy_oracle():
+    log_p = log_softmax(np.array([2.0, 0, 0]))
+    assert -(np.exp(log_p) * log_p).sum() == pytest.approx(0.6655728, abs=1e-6)
+
+
 def test_log_softmax_of_huge_logits_is_finite():
     assert log_softmax(np.array([[1e300, 0.0, -1e300]])).tolist() == [[0.0, -1e300, -2e300]]
 

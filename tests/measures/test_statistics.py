@@ -144,6 +144,20 @@ def test_two_level_is_wider_than_images_alone_where_seeds_differ():
     assert high - low > 10 * (image_high - image_low)
 
 
+def test_two_level_leaves_out_what_does_not_count():
+    values = np.random.default_rng(0).normal(size=(4, 60))
+    with_gaps = np.concatenate([values, np.full((4, 60), np.nan)], axis=1)
+    draws, gaps = two_level_draws(values, 8000), two_level_draws(with_gaps, 8000)
+    assert gaps.mean() == pytest.approx(draws.mean(), abs=0.005)
+    assert gaps.std() == pytest.approx(draws.std(), rel=0.1)
+    of_two, with_empty = values[:2], np.concatenate([values[:2], np.full((1, 60), np.nan)])
+    assert two_level_bootstrap(with_empty) == two_level_bootstrap(of_two)
+    rare = np.full((3, 40), np.nan)
+    rare[:, 7] = 1.0
+    assert two_level_bootstrap(rare) == (1, 1)
+    assert all(math.isnan(bound) for bound in two_level_bootstrap(np.full((3, 5), np.nan)))
+
+
 def test_two_level_at_its_edges():
     assert all(math.isnan(bound) for bound in two_level_bootstrap(np.ones((1, 5))))
     assert two_level_bootstrap(np.ones((3, 5))) == (1, 1)
