@@ -4,6 +4,7 @@
 one file to h5py, HDFView or MATLAB. All readers here see the images in the order of their positions in the split.
 """
 
+import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -297,7 +298,8 @@ def write_index(path: Path, manifest: Mapping[str, Any], shards: list[tuple[str,
     lengths = {file: len(index) for file, index in shards}
     count = sum(lengths.values())
     ends = [*table[1:, 0].tolist(), count]
-    with replacing(path / INDEX) as draft, h5py.File(draft, "w", libver="latest") as file:
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", libver="latest") as file:
         file.attrs.update(schema=SCHEMA, key=manifest["key"])
         provenance(file, manifest["identity"], tuple(manifest["classes"]))
         for array in map(Array.from_json, manifest["arrays"]):
@@ -306,6 +308,8 @@ def write_index(path: Path, manifest: Mapping[str, Any], shards: list[tuple[str,
                 source = h5py.VirtualSource(name, array.name, (lengths[name], *array.shape), array.stored)
                 virtual[start:end] = source[row : row + end - start]
             describe(file.create_virtual_dataset(array.name, virtual, fillvalue=array.fill), array)
+    with replacing(path / INDEX) as draft:
+        draft.write_bytes(memory.getbuffer())
 
 
 def layout(shards: list[tuple[str, np.ndarray]]) -> tuple[list[str], np.ndarray]:

@@ -87,7 +87,7 @@ def extract_features(
     limit: Tensor | None = None,
     progress: bool = False,
     dry_run: bool = False,
-    shard_bytes: int = 256 * 2**20,
+    shard_bytes: int = 64 * 2**20,
     commit_seconds: float = 60.0,
 ) -> FeatureCache | Plan:
     """Write what `model` says of one view of one split to the cache `out`, or go on with one that was stopped.
@@ -115,6 +115,7 @@ def extract_features(
         progress: a progress bar on standard error, when that is a terminal.
         dry_run: return the Plan, and write nothing.
         shard_bytes, commit_seconds: how much, and how many seconds of work, a shard holds: what a kill can lose.
+            A shard is built in memory.
 
     Returns:
         The cache; with `dry_run`, the Plan.

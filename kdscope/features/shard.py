@@ -1,25 +1,24 @@
 """One shard of a feature cache: an immutable HDF5 file of whole samples that carries its own checksum.
 
 The file begins with a user block of 512 bytes (HDF5 readers skip it) that holds the SHA-256 of all that follows, so
-that a shard is whole or known to be damaged without any other file. It is written beside its place, flushed, synced and
-renamed.
+that a shard is whole or known to be damaged without any other file. HDF5 builds it in memory, because a disk that fills
+up while HDF5 holds a file open can bring the process down; then it is written beside its place, synced and renamed.
 """
 
 import hashlib
+import io
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 
 from kdscope.errors import KDScopeError
-from kdscope.files import disk_error, replacing
+from kdscope.files import replacing
 
 SCHEMA = "kdscope.cache/1"
 BLOCK = 512
@@ -118,8 +117,7 @@ class ShardWriter:
         self._rows = min(rows, self._full)
         numbers = (int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{self._stem}-*.h5"))
         self._number = 1 + max(numbers, default=-1)
-        self._open: ExitStack | None = None
-        self._draft = Path()
+        self._memory = io.BytesIO()
         self._file: h5py.File | None = None
         self._filled = 0
         self._since = 0.0
@@ -128,63 +126,38 @@ class ShardWriter:
     def _stem(self) -> str:
         return f"shard-rank{self._rank:02d}"
 
-    @property
-    def _path(self) -> Path:
-        return self._folder / f"{self._stem}-{self._number:06d}.h5"
-
     def add(self, batch: Mapping[str, np.ndarray]) -> None:
         """Append one batch, the stored form of each array [B, ...]; commit the shard when it is due."""
-        try:
-            if self._file is None:
-                self._start()
-            assert self._file is not None
-            count = len(batch["index"])
-            for array in self._arrays:
-                dataset = self._file[array.name]
-                dataset.resize(self._filled + count, axis=0)
-                dataset[self._filled :] = batch[array.name]
-            self._filled += count
-        except (OSError, RuntimeError) as error:
-            self.abort()
-            raise _written(error, self._path) from error
+        file = self._file = self._file or self._begin()
+        count = len(batch["index"])
+        for array in self._arrays:
+            dataset = file[array.name]
+            dataset.resize(self._filled + count, axis=0)
+            dataset[self._filled :] = batch[array.name]
+        self._filled += count
         if self._filled >= self._full or time.monotonic() - self._since >= self._seconds:
             self.commit()
 
     def commit(self) -> None:
-        """Seal the open shard, sync it and rename it into its place."""
-        if self._open is None or self._file is None:
+        """Put the shard that is being filled in its place, whole; a KDScopeError if the disk is full."""
+        if self._file is None:
             return
-        try:
-            self._file.close()
-            self._file = None
-            seal(self._draft)
-            stack, self._open = self._open, None
-            stack.close()
-        except (OSError, RuntimeError) as error:
-            self.abort()
-            raise _written(error, self._path) from error
+        self._file.close()
+        self._file = None
+        with (
+            self._memory.getbuffer() as content,
+            replacing(self._folder / f"{self._stem}-{self._number:06d}.h5") as draft,
+        ):
+            seal(content)
+            draft.write_bytes(content)
         self._number += 1
 
-    def abort(self) -> None:
-        """Drop what was not committed."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            try:
-                file.close()
-            except (OSError, RuntimeError):  # the disk is full, and the draft goes anyway
-                self._draft.unlink(missing_ok=True)
-        if self._open is not None:
-            stack, self._open = self._open, None
-            stack.__exit__(RuntimeError, RuntimeError("dropped"), None)
-
-    def _start(self) -> None:
-        stack = ExitStack()
-        self._draft = stack.enter_context(replacing(self._path))
-        self._open, self._filled, self._since = stack, 0, time.monotonic()
-        self._file = h5py.File(self._draft, "w", userblock_size=BLOCK)
-        self._file.attrs.update(schema=SCHEMA, key=self._key, rank=self._rank)
+    def _begin(self) -> h5py.File:
+        self._memory, self._filled, self._since = io.BytesIO(), 0, time.monotonic()
+        file = h5py.File(self._memory, "w", userblock_size=BLOCK)
+        file.attrs.update(schema=SCHEMA, key=self._key, rank=self._rank)
         for array in self._arrays:
-            dataset = self._file.create_dataset(
+            dataset = file.create_dataset(
                 array.name,
                 shape=(0, *array.shape),
                 maxshape=(None, *array.shape),
@@ -192,6 +165,7 @@ class ShardWriter:
                 dtype=array.stored,
             )
             describe(dataset, array)
+        return file
 
 
 def describe(dataset: h5py.Dataset, array: Array) -> None:
@@ -199,12 +173,10 @@ def describe(dataset: h5py.Dataset, array: Array) -> None:
     dataset.attrs.update(torch_dtype=array.dtype, reduction=array.reduction)
 
 
-def seal(path: Path) -> None:
-    """Write the checksum of a closed shard into its user block."""
-    with open(path, "r+b") as handle:
-        handle.write((_SEAL + _digest(handle).encode() + b"\n").ljust(BLOCK, b"\0"))
-        handle.flush()
-        os.fsync(handle.fileno())
+def seal(content: memoryview) -> None:
+    """Write the checksum of a shard into its user block."""
+    digest = hashlib.sha256(content[BLOCK:]).hexdigest()
+    content[:BLOCK] = (_SEAL + digest.encode() + b"\n").ljust(BLOCK, b"\0")
 
 
 def read_seal(path: Path) -> str:
@@ -278,24 +250,10 @@ def _features(file: h5py.File) -> list[h5py.Dataset]:
     return list(file["features"].values()) if "features" in file else []
 
 
-def _digest(handle: Any) -> str:
-    """SHA-256 of what follows the user block; leaves the handle at the start of the file."""
+def _digest(handle: BinaryIO) -> str:
+    """SHA-256 of what follows the user block."""
     handle.seek(BLOCK)
-    digest = hashlib.file_digest(handle, "sha256") if hasattr(hashlib, "file_digest") else _slow_digest(handle)
-    handle.seek(0)
-    return digest.hexdigest()
-
-
-def _slow_digest(handle: Any) -> Any:  # hashlib.file_digest came with Python 3.11
     digest = hashlib.sha256()
     while block := handle.read(CHUNK):
         digest.update(block)
-    return digest
-
-
-def _written(error: Exception, path: Path) -> KDScopeError:
-    if isinstance(error, KDScopeError):
-        return error
-    if isinstance(error, OSError):
-        return disk_error(error, path)
-    return KDScopeError(f"{path} was not written: {one_line(error)}")
+    return digest.hexdigest()

@@ -90,12 +90,8 @@ class Background:
                 self._writer.add(batch.arrays())
             except BaseException as error:
                 self._error = error
-                self._writer.abort()
-        if self._error is None:
+        if self._error is None and not self._dropped:
             try:
-                if self._dropped:
-                    self._writer.abort()
-                else:
-                    self._writer.commit()
+                self._writer.commit()
             except BaseException as error:
                 self._error = error
