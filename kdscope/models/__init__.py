@@ -1,7 +1,19 @@
 """Teachers and students: plain modules, images [B, 3, H, W] in, logits [B, C] out; features come from forward hooks."""
 
+from kdscope.models.cost import Profile, profile
 from kdscope.models.structure import classifier, stages
 from kdscope.models.weights import load_weights, save_weights, weights_hash
 from kdscope.models.zoo import MODELS, build, names
 
-__all__ = ["MODELS", "build", "classifier", "load_weights", "names", "save_weights", "stages", "weights_hash"]
+__all__ = [
+    "MODELS",
+    "Profile",
+    "build",
+    "classifier",
+    "load_weights",
+    "names",
+    "profile",
+    "save_weights",
+    "stages",
+    "weights_hash",
+]
