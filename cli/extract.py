@@ -32,6 +32,7 @@ def extract(run: Path | None, model: str | None, splits: tuple[str, ...], out: P
     """Write what a network says of its images to a feature cache."""
     from kdscope import api
     from kdscope.errors import KDScopeError
+    from kdscope.training.ranks import is_first
 
     if (run is None) == (model is None):
         raise KDScopeError("give either a run directory, or --model NAME with --checkpoint FILE and --data NAME")
@@ -40,6 +41,8 @@ def extract(run: Path | None, model: str | None, splits: tuple[str, ...], out: P
     for split in splits:
         place = out if out is None or len(splits) == 1 else out.with_name(f"{out.stem}-{split}")
         result = api.extract(run if run is not None else model, split=split, out=place, progress=True, **options)
+        if not is_first():
+            continue
         if options["dry_run"]:
             _print_plan(split, result)
         else:

@@ -1,6 +1,7 @@
 """`kdscope`: finds the verb, and turns errors into one line on standard error with exit status 2."""
 
 import importlib
+import logging
 import os
 import sys
 
@@ -43,6 +44,8 @@ def cli() -> None:
 
 def main() -> None:
     """The console script. 0: done; 1: a check found damage; 2: bad input; 130: stopped, and can be resumed."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("kdscope").setLevel(logging.INFO)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
     except click.exceptions.Abort:

@@ -40,6 +40,7 @@ def train(out: Path | None, resume: Path | None, **options: Any) -> None:
     """Train a network, alone or from teachers, and leave a run directory."""
     from kdscope import api
     from kdscope.errors import KDScopeError
+    from kdscope.training.ranks import is_first
 
     given = {key: value for key, value in options.items() if value not in (None, ())}
     if resume is not None:
@@ -51,6 +52,8 @@ def train(out: Path | None, resume: Path | None, **options: Any) -> None:
         raise KDScopeError("--out DIR is missing: the run directory to make (or --resume DIR to go on with one)")
     else:
         run = api.train(out, config=given.pop("config", None), assignments=given.pop("assignments", ()), **given)
+    if not is_first():
+        return
     summary = run.summary
     click.echo(
         f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % ({summary['rule']}, epoch "

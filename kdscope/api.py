@@ -11,9 +11,11 @@ from kdscope.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
+    from kdscope.analyses.base import Report
     from kdscope.data import Dataset
     from kdscope.features.cache import FeatureCache
     from kdscope.features.extract import Plan
+    from kdscope.sources import Subject
 
 # Short names of the settings that people set most, and where each belongs.
 SHORT = {
@@ -136,7 +138,7 @@ def extract(
     from kdscope.data import load
     from kdscope.features.extract import extract_features
     from kdscope.files import digest
-    from kdscope.sources import resolve_device
+    from kdscope.training.ranks import make_fabric
 
     chosen = {"layers": layers, "reduction": reduction, "dtype": dtype}
     if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
@@ -164,6 +166,7 @@ def extract(
             )
             if checkpoint is not None:
                 models.load_weights(network, checkpoint)
+    fabric = make_fabric(device, precision="32")
     return extract_features(
         network,
         dataset,
@@ -173,10 +176,52 @@ def extract(
         layers=layers,
         reduction=reduction or "pool",
         dtype=dtype,
-        device=resolve_device(device),
+        device=fabric.device,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        barrier=fabric.barrier,
         identity={"model": name, "run": run, "weights": models.weights_hash(network)},
         **options,
     )
+
+
+def analyze(
+    name: str,
+    *sources: "str | Path | Run | FeatureCache | Subject",
+    out: str | Path | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> "Report":
+    """Answer one question about runs and caches: a tidy table, its figures, and what must be said with them.
+
+    Args:
+        name: the analysis, such as "fidelity".
+        sources: runs, feature caches, or their directories. A run knows its teachers; where no source has one, the first
+            is the teacher of the others. What is not cached yet is extracted first.
+        out: folder for `NAME.csv` and the figures (PDF and PNG); None writes nothing.
+        device: where to extract.
+        options: of the analysis; for fidelity: splits, view, definition, teacher, baseline, confidence
+            (`kdscope.analyses.fidelity`).
+
+    Returns:
+        The report: `.table` and `.summary` (pandas), `.notes`, `.csv`, `.figures`.
+
+    Raises:
+        KDScopeError: an unknown analysis or option, a source that is none, caches of different images.
+
+    >>> import kdscope, torch
+    >>> def network():
+    ...     return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+    >>> a = kdscope.extract(network(), data="digits", layers=["0"], out="a")
+    >>> b = kdscope.extract(network(), data="digits", layers=["0"], out="b")
+    >>> report = kdscope.analyze("fidelity", a, b)
+    >>> agreement = report.table[report.table.measure == "agreement"].iloc[0]
+    >>> agreement.a, agreement.b, agreement.split, bool(0 <= agreement.ci_low <= agreement.value <= 1)
+    ('a', 'b', 'test', True)
+    """
+    from kdscope.analyses.base import run_analysis
+
+    return run_analysis(name, sources, out, device=device, **options)
 
 
 def _teacher(teacher: str | Path | Run | TeacherSettings) -> TeacherSettings:

@@ -25,8 +25,8 @@ class Learner(nn.Module):
         super().__init__()
         self.student = student
         self.objective = objective
-        teachers = teachers if objective.needs_teacher else []
-        self._teachers = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        frozen = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        self._teachers = frozen if objective.needs_teacher else []
         self._listen = Capture(student, objective.student_layers)
         layers = objective.teacher_layers[: len(self._teachers)]
         self._listen_teachers = [Capture(t, names) for t, names in zip(self._teachers, layers, strict=True)]

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from kdscope import models
 from kdscope.config import Config
-from kdscope.data import Batches, Dataset
-from kdscope.errors import KDScopeError
+from kdscope.data import Batches, Dataset, augmentation
 from kdscope.files import write_json
 from kdscope.methods import Objective, resolve
 from kdscope.run import Run, load_data, load_teacher, write_metrics
@@ -20,6 +19,7 @@ from kdscope.training.learner import Learner
 from kdscope.training.log import TrainingLog
 from kdscope.training.optim import learning_rate, make_optimizer, set_learning_rate
 from kdscope.training.probe import write_probe
+from kdscope.training.ranks import make_fabric
 from kdscope.training.stop import Interrupted, StopSignal
 from kdscope.training.tally import Tally
 
@@ -32,7 +32,7 @@ def start(config: Config, out: str | Path) -> Run:
             disk, or a term that became NaN. Nothing is written before everything has been checked.
         Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
     """
-    fabric = make_fabric(config)
+    fabric = make_fabric(config.device, config.devices, config.precision)
     config, dataset, learner = prepare(config)
     if fabric.is_global_zero:
         Run.create(out, config)
@@ -45,27 +45,9 @@ def resume(path: str | Path) -> Run:
     run = Run(path)
     if run.finished:
         return run
-    fabric = make_fabric(run.config)
+    fabric = make_fabric(run.config.device, run.config.devices, run.config.precision)
     _, dataset, learner = prepare(run.config)
     return fit(run, fabric, dataset, learner)
-
-
-def make_fabric(config: Config) -> Fabric:
-    """Devices, precision and process group; torchrun and SLURM are recognised by their environment."""
-    cuda = torch.cuda.is_available() if config.device == "auto" else config.device == "cuda"
-    if cuda and not torch.cuda.is_available():
-        raise KDScopeError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    default = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
-    precision = default if config.precision == "auto" else config.precision
-    if precision == "16" and not cuda:
-        raise KDScopeError("--precision 16 needs a CUDA device; use 32 or bf16 on a CPU")
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=config.devices,
-        precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[precision],
-    )
-    fabric.launch()
-    return fabric
 
 
 def prepare(config: Config) -> tuple[Config, Dataset, Learner]:
@@ -74,6 +56,7 @@ def prepare(config: Config) -> tuple[Config, Dataset, Learner]:
     Returns the config completed: every term with all its settings, every teacher with the hash of its weights.
     """
     terms = resolve(config.method, config.terms)
+    augmentation(config.data.augment)
     dataset = load_data(config.data)
     teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
     if teachers:
@@ -141,7 +124,7 @@ def _fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
 
     def save() -> None:
         kept = "the last good checkpoint is kept" if progress.rows or progress.step else "nothing was saved yet"
-        tally.check(progress.epoch, f"{kept} in {checkpoints}")
+        tally.check(progress.epoch + (progress.step > 0), f"{kept} in {checkpoints}")
         progress.seconds = time.monotonic() - began
         rng = fabric.all_gather(_get_rng()).reshape(fabric.world_size, -1)
         sums = fabric.all_reduce(tally.sums.clone(), reduce_op="sum")
@@ -190,8 +173,8 @@ def _fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
                 progress.best = {"epoch": epoch + 1, "accuracy": row["validation_accuracy"]}
                 if first:
                     models.save_weights(checkpoints / "best.safetensors", learner.student)
-            save()
             tally.sums.zero_()
+            save()
             if first:
                 write_metrics(run.path / "metrics.csv", progress.rows)
             log.epoch((epoch + 1) * len(batches), row)

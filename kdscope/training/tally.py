@@ -36,7 +36,7 @@ class Tally:
         bad = [(step, name) for step, name in zip(self.first_bad.tolist(), self.names, strict=True) if step >= 0]
         if bad:
             step, name = min(bad)
-            raise KDScopeError(f"term {name!r} became NaN or infinite in epoch {epoch}, step {step}; {kept}")
+            raise KDScopeError(f"term {name!r} became NaN or infinite in epoch {epoch}, step {step + 1}; {kept}")
 
     def means(self, sums: Tensor) -> dict[str, float]:
         """The epoch's loss, each term's mean value and the accuracy on the images as shown, from (reduced) sums."""

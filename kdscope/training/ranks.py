@@ -1,0 +1,58 @@
+"""Devices, precision and process group, by Lightning Fabric: a laptop, GPUs, torchrun and SLURM without other code."""
+
+import logging
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+from kdscope.errors import KDScopeError
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto") -> Fabric:
+    """The launched Fabric of this process.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        devices: processes on this node; torchrun's and SLURM's own number is taken where they started us.
+        precision: "auto" (bf16 on a GPU that has it, else 32), "32", "bf16" or "16".
+
+    Raises:
+        KDScopeError: a device or a precision that is not to be had here.
+    """
+    cuda = torch.cuda.is_available() if device == "auto" else device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise KDScopeError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    devices, nodes = _started_by(devices)
+    if cuda and devices > torch.cuda.device_count():
+        raise KDScopeError(f"--devices {devices}: {torch.cuda.device_count()} CUDA devices are available here")
+    if precision == "auto":
+        precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
+    if precision == "16" and not cuda:
+        raise KDScopeError("--precision 16 needs a CUDA device; use 32 or bf16 on a CPU")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process group
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu", devices=devices, num_nodes=nodes, precision=PRECISIONS[precision]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _started_by(devices: int) -> tuple[int, int]:
+    """(processes on this node, nodes), as torchrun or SLURM tell them, or `devices` on one node."""
+    env = os.environ
+    if "LOCAL_WORLD_SIZE" in env and "WORLD_SIZE" in env:
+        local = int(env["LOCAL_WORLD_SIZE"])
+        return local, int(env["WORLD_SIZE"]) // local
+    if "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        nodes = int(env.get("SLURM_NNODES", 1))
+        return int(env["SLURM_NTASKS"]) // nodes, nodes
+    return devices, 1
+
+
+def is_first() -> bool:
+    """Whether this process is the only one or the first: the one that writes and prints."""
+    return rank_zero_only.rank in (None, 0)

@@ -1,0 +1,123 @@
+"""Composition of methods, and what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+from kdscope import models
+from kdscope.data import Batch
+from kdscope.errors import KDScopeError
+from kdscope.features.features import Features
+from kdscope.methods import METHODS, Method, Objective, resolve
+from kdscope.methods.term import Term
+
+
+def weights(method, overrides=None):
+    return {name: settings["weight"] for name, settings in resolve(method, overrides).items()}
+
+
+def test_presets():
+    assert weights("none") == {"cross-entropy": 1.0}
+    assert weights("kd") == {"cross-entropy": 0.1, "kd": 0.9}
+    assert resolve("kd")["kd"]["temperature"] == 4.0
+    assert weights("at") == {"cross-entropy": 1.0, "at": 1000.0}
+
+
+def test_a_sum_of_methods_does_not_depend_on_its_order():
+    assert weights("kd+at") == weights("at+kd") == {"cross-entropy": 0.1, "kd": 0.9, "at": 1000.0}
+
+
+def test_overrides_and_custom_methods():
+    assert resolve("kd", {"kd": {"temperature": 2.0}})["kd"] == {"temperature": 2.0, "weight": 0.9}
+    assert weights("kd", {"at": {"weight": 5}}) == {"cross-entropy": 0.1, "kd": 0.9, "at": 5}
+    assert weights("custom", {"at": {}}) == {"at": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("kdd", {}, "unknown method 'kdd'; nearest: kd"),
+        ("kd", {"kdd": {}}, "unknown term 'kdd'; nearest: kd"),
+        ("kd", {"kd": {"temprature": 1}}, "unknown setting 'temprature' in term 'kd'; nearest: temperature"),
+        ("kd", {"kd": {"weight": -1}}, "weight must be a number >= 0, not -1"),
+        ("kd", {"kd": {"weight": "much"}}, "weight must be a number"),
+        ("kd", {"kd": {"weight": 0}, "cross-entropy": {"weight": 0}}, "no term with a weight above 0"),
+        ("custom", {}, "no term with a weight above 0"),
+    ],
+)
+def test_refused(method, overrides, message):
+    with pytest.raises(KDScopeError, match=message):
+        resolve(method, overrides)
+
+
+def nets():
+    torch.manual_seed(0)
+    return models.build("resnet8", 10), models.build("resnet18", 10)
+
+
+def test_stages_of_networks_of_different_depth_are_paired_from_the_deep_end():
+    student, teacher = nets()
+    objective = Objective(resolve("at"), student, [teacher])
+    assert objective.pairs["at"] == [(("layer1", "layer2", "layer3"), ("layer2", "layer3", "layer4"))]
+
+
+def test_layers_can_be_named():
+    student, teacher = nets()
+    layers = {"student": ["layer3"], "teacher": ["layer4.*", "!*.*.*", "!layer4.0"]}
+    objective = Objective(resolve("at", {"at": {"layers": layers}}), student, [teacher])
+    assert objective.pairs["at"] == [(("layer3",), ("layer4.1",))]
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ({"student": ["layer3"]}, "gives no layers for the teacher"),
+        ({"student": ["layer3"], "teacher": ["layer3", "layer4"]}, "gives 1 of the student"),
+        ({"student": ["layer9"], "teacher": ["layer4"]}, "no layer matches 'layer9'"),
+    ],
+)
+def test_layers_that_do_not_pair(layers, message):
+    with pytest.raises(KDScopeError, match=message):
+        Objective(resolve("at", {"at": {"layers": layers}}), nets()[0], [nets()[1]])
+
+
+def test_a_term_that_needs_a_teacher_says_so():
+    with pytest.raises(KDScopeError, match="term 'kd' needs a teacher"):
+        Objective(resolve("kd"), nets()[0], [])
+
+
+def test_a_weight_of_zero_leaves_a_term_out():
+    objective = Objective(resolve("kd", {"kd": {"weight": 0}}), nets()[0], [])
+    assert objective.names == ("cross-entropy",) and not objective.needs_teacher
+
+
+class Hint(Term):
+    """A term with an adapter, as a method with adapters has it."""
+
+    name = "test-hint"
+    reads = "features"
+    layers = "stages"
+
+    def build(self, student, teacher):
+        channels = [(s.shape[1], t.shape[1]) for s, t in zip(student.maps.values(), teacher.maps.values(), strict=True)]
+        self.adapters = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in channels)
+
+    def forward(self, student: Features, teacher: Features, batch: Batch):
+        pairs = zip(self.adapters, student.maps.values(), teacher.maps.values(), strict=True)
+        return sum((adapter(s).mean((2, 3)) - t.mean((2, 3))).square().mean() for adapter, s, t in pairs)
+
+
+def test_adapters_are_made_for_each_teacher_and_are_trained(monkeypatch):
+    monkeypatch.setitem(METHODS._entries, "test-hint", Method({Hint: 1.0}, "Hints", "a test"))
+    from kdscope.training.learner import Learner
+
+    student, teacher = nets()
+    other = models.build("resnet14", 10)
+    learner = Learner(student, Objective(resolve("test-hint"), student, [teacher, other]), [teacher, other])
+    learner.build(torch.zeros(2, 3, 32, 32))
+    widths = [[a.out_channels for a in term.adapters] for term in learner.objective.terms["test-hint"]]
+    assert widths == [[128, 256, 512], [16, 32, 64]]
+    with learner.capturing():
+        values, _ = learner(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    values.sum().backward()
+    assert all(p.grad is not None for p in learner.objective.parameters())
