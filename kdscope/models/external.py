@@ -80,7 +80,8 @@ def _callable(
 
 def _import(module: str, attribute: str) -> Callable[..., Any]:
     """The callable; the current directory can be imported from, as with `python -m`."""
-    if not all(part.isidentifier() for part in module.split(".")) or not attribute.isidentifier():
+    parts = [*module.split("."), attribute]
+    if not all(part.isidentifier() for part in parts) or module.endswith(".py"):
         raise KDScopeError(
             f"model '{module}:{attribute}' is no name: write torchvision:NAME, timm:NAME or package.module:callable"
         )

@@ -5,6 +5,7 @@ plain containers alone. A network is changed only after everything in the file w
 """
 
 import hashlib
+import json
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
 def save_weights(path: str | Path, model: nn.Module, metadata: Mapping[str, str] | None = None) -> None:
     """Write all parameters and buffers to `path` as safetensors, whole or not at all, with `metadata` in its header.
 
+    The same weights and metadata give the same bytes.
+
     Raises:
         KDScopeError: if the disk is full or `path` cannot be written.
     """
@@ -60,8 +63,20 @@ def save_weights(path: str | Path, model: nn.Module, metadata: Mapping[str, str]
     state = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in _unwrapped(model.state_dict()).items()
     }
+    data = safetensors.torch.save(state)
     with replacing(path) as draft:
-        safetensors.torch.save_file(state, draft, dict(metadata or {}))
+        draft.write_bytes(_with_metadata(data, metadata or {}))
+
+
+def _with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put `metadata` in the header: safetensors itself writes it in an order that is another in each process."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    if metadata:
+        header = {"__metadata__": {key: str(metadata[key]) for key in sorted(metadata)}, **header}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the numbers aligned
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
@@ -82,7 +97,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     wrapped = {name.removeprefix(prefix): name for name in ours}
     # Checkpoints from before PyTorch 0.4.1 do not count batches; the count is of use to no evaluation.
     missing = [name for name in wrapped if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in wrapped]
+    unexpected = sorted(name for name in state if name not in wrapped)
     misshapen = [
         f"{name} {list(state[name].shape)} for {list(ours[full].shape)}"
         for name, full in wrapped.items()
