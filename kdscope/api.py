@@ -196,8 +196,8 @@ def analyze(
 
     Args:
         name: the analysis, such as "fidelity".
-        sources: runs, feature caches, or their directories. A run knows its teachers; where no source has one, the first
-            is the teacher of the others. What is not cached yet is extracted first.
+        sources: runs, feature caches, or their directories. A run knows its teachers; where no source has one, the
+            first is the teacher of the others. What is not cached yet is extracted first.
         out: folder for `NAME.csv` and the figures (PDF and PNG); None writes nothing.
         device: where to extract.
         options: of the analysis; for fidelity: splits, view, definition, teacher, baseline, confidence

@@ -53,11 +53,14 @@ def test_gradient_reaches_the_first_layer_and_the_teacher_is_untouched(name, pai
     for _ in range(3):
         learner.train()
         values, _ = run(learner, *batch())
-        assert values.shape == (1,) and values.dtype == torch.float32 and values.isfinite().all()
+        assert values.shape == (1,)
+        assert values.dtype == torch.float32
+        assert values.isfinite().all()
         optimizer.zero_grad()
         (learner.objective.weights @ values).backward()
         first = next(learner.student.parameters())
-        assert first.grad is not None and first.grad.abs().max() > 0
+        assert first.grad is not None
+        assert first.grad.abs().max() > 0
         optimizer.step()
     assert not teacher.training
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
@@ -87,10 +90,12 @@ def test_bf16_autocast_gives_a_float32_loss_near_the_exact_one(name):
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_has_a_title_a_citation_and_settings_that_make_its_terms(method):
     preset = METHODS[method]
-    assert preset.title and preset.citation
+    assert preset.title
+    assert preset.citation
     learner, _ = learner_for(resolve(method), PAIRS["same family"])
     values, right = run(learner, *batch())
-    assert len(values) == len(preset.terms) and 0 <= int(right) <= 6
+    assert len(values) == len(preset.terms)
+    assert 0 <= int(right) <= 6
 
 
 @pytest.mark.parametrize("how", ["mean-probability", "mean-logit", "mean-loss"])

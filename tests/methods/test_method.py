@@ -88,7 +88,8 @@ def test_a_term_that_needs_a_teacher_says_so():
 
 def test_a_weight_of_zero_leaves_a_term_out():
     objective = Objective(resolve("kd", {"kd": {"weight": 0}}), nets()[0], [])
-    assert objective.names == ("cross-entropy",) and not objective.needs_teacher
+    assert objective.names == ("cross-entropy",)
+    assert not objective.needs_teacher
 
 
 class Hint(Term):
