@@ -2,9 +2,9 @@
 
     python benchmarks/extraction.py [--model resnet20] [--images 4096] [--device cpu]
 
-Prints, for pooled features (the default) and for full maps, the ratio of `extract_features` to the sum of a bare forward
-pass with the same hooks over the same batches and of one plain sequential write, with fsync, of as many bytes as the
-cache takes. Rounds alternate, and the median of the rounds' ratios is printed: target at most 1.25 on CPU.
+Prints, for pooled features (the default) and for full maps, the ratio of `extract_features` to the sum of a bare
+forward pass with the same hooks over the same batches and of one plain sequential write, with fsync, of as many bytes
+as the cache takes. Rounds alternate, and the median of the rounds' ratios is printed: target at most 1.25 on CPU.
 """
 
 import argparse

@@ -24,7 +24,7 @@ def cache() -> None:
 @click.argument("folder", type=FOLDER, default=".")
 def ls(folder: Path) -> None:
     """List the caches in FOLDER (default: here)."""
-    from kdscope.features.extract import size
+    from kdscope.features.plan import size
     from kdscope.features.upkeep import caches, describe
 
     found = [describe(path) for path in caches(folder)]
@@ -46,7 +46,7 @@ def ls(folder: Path) -> None:
 def info(path: Path) -> None:
     """Say what the cache at PATH was made from, and what is in it."""
     from kdscope.features.cache import FeatureCache
-    from kdscope.features.extract import size
+    from kdscope.features.plan import size
     from kdscope.features.shard import Array
     from kdscope.features.upkeep import describe
 
@@ -76,7 +76,7 @@ def info(path: Path) -> None:
 def verify(context: click.Context, paths: tuple[Path, ...]) -> None:
     """Read all of the caches in PATHS and compare checksums; exit status 1 if one is damaged."""
     from kdscope.features import upkeep
-    from kdscope.features.extract import size
+    from kdscope.features.plan import size
 
     damaged = 0
     for path in (cache for folder in paths for cache in upkeep.caches(folder)):
@@ -100,7 +100,7 @@ def gc(folder: Path, yes: bool) -> None:
     Left over are drafts of killed processes, caches that are not complete, and caches of a run whose weights changed.
     What a running extraction is at work on is never touched.
     """
-    from kdscope.features.extract import size
+    from kdscope.features.plan import size
     from kdscope.features.upkeep import leftovers, remove
 
     found = leftovers(folder)

@@ -53,7 +53,7 @@ def _print_plan(split: str, plan: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from kdscope.features.extract import size
+    from kdscope.features.plan import size
 
     table = Table(title=f"{split}: {plan.images:,} images", title_justify="left")
     for heading, justify in (

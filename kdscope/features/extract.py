@@ -6,10 +6,8 @@ and those that are missing are computed again as the same batches.
 """
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,48 +19,19 @@ from torch import Tensor, nn
 import kdscope
 from kdscope.data import Batches, Dataset, Split
 from kdscope.errors import KDScopeError, unknown
-from kdscope.features.cache import (
-    FeatureCache,
-    differences,
-    finalise,
-    manifest_of,
-    missing_shards,
-    spans,
-    write_manifest,
-)
+from kdscope.features.cache import FeatureCache
 from kdscope.features.hooks import Capture, unwrap
+from kdscope.features.manifest import differences, finalise, manifest_of, missing_shards, spans, write_manifest
+from kdscope.features.plan import Plan, arrays_of, check_disk
 from kdscope.features.reduce import reduction as reduction_named
 from kdscope.features.select import PENULTIMATE
-from kdscope.features.shard import SCHEMA, Array, ShardWriter, damage, read_shard, shard_paths
-from kdscope.features.stream import Background, Transfer
+from kdscope.features.shard import SCHEMA, damage, read_shard, shard_paths
+from kdscope.features.writer import Background, ShardWriter, Transfer
 from kdscope.files import digest
 
 DTYPES = ("float16", "bfloat16", "float32")
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 FLOAT16_MAX = 65504.0
-DISK_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an extraction would write: `arrays` of `images` images.
-
-    >>> plan = Plan((Array("logits", (10,), "float32"), Array("features/layer1", (16, 8, 8), "float16", "full")), 100)
-    >>> plan.bytes_per_image, plan.total
-    (2088, 208800)
-    """
-
-    arrays: tuple[Array, ...]
-    images: int
-
-    @property
-    def bytes_per_image(self) -> int:
-        return sum(array.bytes for array in self.arrays)
-
-    @property
-    def total(self) -> int:
-        """Bytes in all."""
-        return self.images * self.bytes_per_image
 
 
 def extract_features(
@@ -148,7 +117,7 @@ def extract_features(
     with _evaluating(model, device, PRECISIONS[precision]), capture:
         two = part.subset(positions[:2])  # to see the shapes
         first = capture(make(two).batch(torch.arange(len(two)), view_epoch).image)
-        arrays = _arrays(first, len(two), reduction, dtype)
+        arrays = arrays_of(first, len(two), reduction, dtype)
         plan = Plan(tuple(arrays), len(positions))
         if dry_run:
             return plan
@@ -175,7 +144,7 @@ def extract_features(
             for draft in out.glob(f".shard-rank{rank:02d}-*.tmp"):
                 draft.unlink(missing_ok=True)
             todo = _todo(out, manifest["key"], positions, manifest["batch_size"], rank, world_size)
-            _check_disk(out, sum(map(len, todo)), plan)
+            check_disk(out, sum(map(len, todo)), plan)
             writer = ShardWriter(
                 out,
                 rank,
@@ -242,22 +211,6 @@ def _evaluating(model: nn.Module, device: str | torch.device, autocast: torch.dt
             module.training = training
 
 
-def _arrays(first: Any, count: int, reduction: str, dtype: str) -> list[Array]:
-    """What is stored of an image, from a first forward pass over `count` images."""
-    arrays = [
-        Array("logits", tuple(first.logits.shape[1:]), "float32"),
-        Array("labels", (), "int64"),
-        Array("index", (), "int64"),
-    ]
-    for layer, value in first.maps.items():
-        if value.dim() == 0 or len(value) != count:
-            raise KDScopeError(
-                f"layer {layer!r} gives {tuple(value.shape)} for {count} images: it does not keep the images apart"
-            )
-        arrays.append(Array(f"features/{layer}", tuple(value.shape[1:]), dtype, reduction))
-    return arrays
-
-
 def _stored(features: Any, labels: Tensor, index: Tensor, dtype: str) -> Transfer:
     """One batch in the types of the cache, on its way to the host; float16 is checked on the way."""
     kind = getattr(torch, dtype)
@@ -294,7 +247,7 @@ def _manifest(
             "arrays": [array.to_json() for array in plan.arrays],
             "shards": [],
         }
-        _check_disk(out, plan.images, plan)
+        check_disk(out, plan.images, plan)
         write_manifest(out, manifest)
     elif manifest["key"] != digest(identity):
         raise KDScopeError(f"{out} was made from something else: {differences(manifest['identity'], identity)}")
@@ -327,34 +280,6 @@ def _todo(out: Path, key: str, positions: Tensor, batch_size: int, rank: int, wo
     parts = positions.split(batch_size)
     mine = parts[len(parts) * rank // world_size : len(parts) * (rank + 1) // world_size]
     return [part for part in mine if not committed[part].all()]
-
-
-def _check_disk(out: Path, images: int, plan: Plan) -> None:
-    """Refuse what would not fit, before anything is computed."""
-    folder = next(path for path in (out, *out.absolute().parents) if path.exists())
-    free = shutil.disk_usage(folder).free
-    need = images * plan.bytes_per_image
-    if need > DISK_SHARE * free:
-        raise KDScopeError(
-            f"{out} would take {size(need)}, more than {DISK_SHARE:.0%} of the {size(free)} that are free there; "
-            "choose fewer layers, or a reduction"
-        )
-
-
-def size(count: int) -> str:
-    """A number of bytes for people.
-
-    >>> size(512), size(150 * 2**30)
-    ('512 B', '150.0 GiB')
-    """
-    if count < 1024:
-        return f"{count} B"
-    value = float(count)
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        value /= 1024
-        if value < 1024 or unit == "TiB":
-            break
-    return f"{value:.1f} {unit}"
 
 
 @contextlib.contextmanager

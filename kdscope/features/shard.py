@@ -6,10 +6,8 @@ up while HDF5 holds a file open can bring the process down; then it is written b
 """
 
 import hashlib
-import io
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +16,6 @@ import h5py
 import numpy as np
 
 from kdscope.errors import KDScopeError
-from kdscope.files import replacing
 
 SCHEMA = "kdscope.cache/1"
 BLOCK = 512
@@ -84,88 +81,6 @@ class Shard:
     last: int
     bytes: int
     sha256: str
-
-
-class ShardWriter:
-    """Writes the batches of one rank to shards, and commits one whenever it is large or old enough.
-
-    Args:
-        folder: the cache.
-        rank: whose shards these are; no two processes write one file.
-        key: the key of the cache, kept in each shard.
-        arrays: what a batch consists of.
-        batch: images in a batch, rows: images in all: they shape the chunks.
-        shard_bytes, seconds: a shard is committed when it has so many bytes, or so long after its first batch.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        rank: int,
-        key: str,
-        arrays: Sequence[Array],
-        *,
-        batch: int,
-        rows: int,
-        shard_bytes: int,
-        seconds: float,
-    ):
-        self._folder, self._rank, self._key, self._arrays = folder, rank, key, arrays
-        self._batch, self._seconds = batch, seconds
-        each = sum(array.bytes for array in arrays)
-        self._full = -(-shard_bytes // (each * batch)) * batch  # images in a full shard: whole batches
-        self._rows = min(rows, self._full)
-        numbers = (int(path.stem.rsplit("-", 1)[1]) for path in folder.glob(f"{self._stem}-*.h5"))
-        self._number = 1 + max(numbers, default=-1)
-        self._memory = io.BytesIO()
-        self._file: h5py.File | None = None
-        self._filled = 0
-        self._since = 0.0
-
-    @property
-    def _stem(self) -> str:
-        return f"shard-rank{self._rank:02d}"
-
-    def add(self, batch: Mapping[str, np.ndarray]) -> None:
-        """Append one batch, the stored form of each array [B, ...]; commit the shard when it is due."""
-        file = self._file = self._file or self._begin()
-        count = len(batch["index"])
-        for array in self._arrays:
-            dataset = file[array.name]
-            dataset.resize(self._filled + count, axis=0)
-            dataset[self._filled :] = batch[array.name]
-        self._filled += count
-        if self._filled >= self._full or time.monotonic() - self._since >= self._seconds:
-            self.commit()
-
-    def commit(self) -> None:
-        """Put the shard that is being filled in its place, whole; a KDScopeError if the disk is full."""
-        if self._file is None:
-            return
-        self._file.close()
-        self._file = None
-        with (
-            self._memory.getbuffer() as content,
-            replacing(self._folder / f"{self._stem}-{self._number:06d}.h5") as draft,
-        ):
-            seal(content)
-            draft.write_bytes(content)
-        self._number += 1
-
-    def _begin(self) -> h5py.File:
-        self._memory, self._filled, self._since = io.BytesIO(), 0, time.monotonic()
-        file = h5py.File(self._memory, "w", userblock_size=BLOCK)
-        file.attrs.update(schema=SCHEMA, key=self._key, rank=self._rank)
-        for array in self._arrays:
-            dataset = file.create_dataset(
-                array.name,
-                shape=(0, *array.shape),
-                maxshape=(None, *array.shape),
-                chunks=(array.chunk(self._batch, self._rows), *array.shape),
-                dtype=array.stored,
-            )
-            describe(dataset, array)
-        return file
 
 
 def describe(dataset: h5py.Dataset, array: Array) -> None:

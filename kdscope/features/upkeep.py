@@ -11,7 +11,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from kdscope.errors import KDScopeError
-from kdscope.features.cache import INDEX, MANIFEST, from_spans, manifest_of
+from kdscope.features.manifest import INDEX, MANIFEST, from_spans, manifest_of
 from kdscope.features.shard import damage, one_line, open_file, read_shard, shard_paths
 from kdscope.files import read_json
 

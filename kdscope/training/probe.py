@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdscope import models
 from kdscope.data import Dataset, Split
-from kdscope.features.cache import manifest_of
+from kdscope.features.manifest import manifest_of
 from kdscope.features.extract import extract_features
 from kdscope.run import Run
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdscope.errors import KDScopeError
 from kdscope.features import FeatureCache, extract_features
-from kdscope.features.cache import from_spans, layout, spans
+from kdscope.features.manifest import from_spans, layout, spans
 from kdscope.features.shard import CHUNK, Array
 
 

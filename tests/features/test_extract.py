@@ -13,7 +13,7 @@ from torch import nn
 
 from kdscope.data import Batches, Split
 from kdscope.errors import KDScopeError
-from kdscope.features import Capture, FeatureCache, extract_features, shard
+from kdscope.features import Capture, FeatureCache, extract_features, shard, writer
 from kdscope.features.upkeep import verify
 
 
@@ -262,7 +262,7 @@ def test_an_error_of_the_writer_is_raised_where_the_caller_is(extract, tmp_path,
     def failing(self, batch):
         raise ArithmeticError("of the writer")
 
-    monkeypatch.setattr(shard.ShardWriter, "add", failing)
+    monkeypatch.setattr(writer.ShardWriter, "add", failing)
     with pytest.raises(ArithmeticError, match="of the writer"):
         extract()
     assert [path.name for path in (tmp_path / "a.kdcache").glob("*.h5")] == []
