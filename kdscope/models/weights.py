@@ -7,6 +7,7 @@ plain containers alone. A network is changed only after everything in the file w
 import hashlib
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,11 +142,13 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")  # what PyTorch says of old formats is no news to the reader
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"more than tensors ({named[1]})" if named else "more than tensors"
         raise KDScopeError(
-            f"{path} is a pickle of more than tensors, which can run any code when read, so it is refused; "
+            f"{path} is a pickle of {what}, which can run any code when read, so it is refused; "
             f"to convert one you trust: torch.save(torch.load('{path.name}', weights_only=False)['model'], 'new.pt')"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # a damaged file makes the reader fail anywhere
         raise KDScopeError(f"checkpoint {path} is truncated or damaged ({_line(error)})") from error
 
 

@@ -2,8 +2,10 @@
 
 import argparse
 import collections
+import copy
 import errno
 import pickle
+import random
 
 import pytest
 import safetensors
@@ -189,7 +191,9 @@ def test_pickles_are_refused_and_never_run(network, tmp_path, write):
 def test_checkpoint_with_settings_in_it_is_a_pickle(network, tmp_path):
     path = tmp_path / "teacher_last.pth"
     torch.save({"model": network.state_dict(), "opt": argparse.Namespace(lr=0.1)}, path)
-    refused(network, path, "pickle", "torch.save(torch.load('teacher_last.pth'")
+    refused(
+        network, path, "pickle of more than tensors (argparse.Namespace)", "torch.save(torch.load('teacher_last.pth'"
+    )
 
 
 def test_another_architecture(network, tmp_path):
@@ -223,3 +227,27 @@ def test_a_place_where_no_file_can_be(network, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(KDScopeError, match="file"):
         models.save_weights(tmp_path / "file" / "w.safetensors", network)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "bare"])
+def test_damaged_files_are_refused_or_read_whole(network, other, tmp_path, kind):
+    """Wrong bytes at either end: what does not load is refused in one line, with the network untouched."""
+    path = tmp_path / "w"
+    if kind == "safetensors":
+        models.save_weights(path, network)
+    else:
+        torch.save(network.state_dict(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole, before, draw = path.read_bytes(), models.weights_hash(other), random.Random(0)
+    said = []
+    for _ in range(40):
+        data = bytearray(whole)
+        for _ in range(3):
+            data[draw.randrange(3000) * draw.choice((1, -1))] = draw.randrange(256)
+        path.write_bytes(data)
+        target = copy.deepcopy(other)
+        try:
+            models.load_weights(target, path)
+        except KDScopeError as error:
+            said.append((str(error), models.weights_hash(target)))
+    assert len(said) > 10
+    assert all("\n" not in message and after == before for message, after in said)
