@@ -6,14 +6,12 @@ and those that are missing are computed again as the same batches.
 """
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 import kdscope
@@ -21,13 +19,13 @@ from kdscope.data import Batches, Dataset, Split
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.features.hooks import Capture, unwrap
-from kdscope.features.manifest import differences, finalise, manifest_of, missing_shards, spans, write_manifest
+from kdscope.features.manifest import finalise, missing_shards, spans
 from kdscope.features.plan import Plan, arrays_of, check_disk
 from kdscope.features.reduce import reduction as reduction_named
+from kdscope.features.resume import alone, begin, remaining
 from kdscope.features.select import PENULTIMATE
-from kdscope.features.shard import SCHEMA, damage, read_shard, shard_paths
+from kdscope.features.shard import SCHEMA
 from kdscope.features.writer import Background, ShardWriter, Transfer
-from kdscope.files import digest
 
 DTYPES = ("float16", "bfloat16", "float32")
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
@@ -121,42 +119,40 @@ def extract_features(
         plan = Plan(tuple(arrays), len(positions))
         if dry_run:
             return plan
-        whole = {
-            "schema": SCHEMA,
-            **_known(model, identity),
+        how = {
             "layers": list(first.maps),
             "reduction": reduction,
             "dtype": dtype,
             "precision": precision,
             "target": None,
-            "dataset": dataset.name,
-            "split": part.name,
-            "data": part.fingerprint,
-            "samples": spans(positions),
-            "transform": {"size": list(part.images.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
+        }
+        whole = {
+            "schema": SCHEMA,
+            **_known(model, identity),
+            **how,
+            **_shown(dataset, part, positions),
             "view": {"name": view, "seed": view_seed, "epoch": view_epoch},
             "versions": {"kdscope": kdscope.__version__, "torch": torch.__version__},
         }
-        manifest = _manifest(out, whole, plan, dataset.classes, batch_size, str(device))
+        manifest = begin(out, whole, plan, dataset.classes, batch_size, str(device))
         if manifest["complete"] and not missing_shards(out, manifest):
             return FeatureCache(out)
-        with _alone(out, rank):
-            for draft in out.glob(f".shard-rank{rank:02d}-*.tmp"):
-                draft.unlink(missing_ok=True)
-            todo = _todo(out, manifest["key"], positions, manifest["batch_size"], rank, world_size)
-            check_disk(out, sum(map(len, todo)), plan)
+        with alone(out, rank):
+            todo = remaining(out, manifest["key"], positions, manifest["batch_size"], rank, world_size)
+            count = sum(map(len, todo))
+            check_disk(out, count, plan)
             writer = ShardWriter(
                 out,
                 rank,
                 manifest["key"],
                 arrays,
                 batch=manifest["batch_size"],
-                rows=sum(map(len, todo)),
+                rows=count,
                 shard_bytes=shard_bytes,
                 seconds=commit_seconds,
             )
             batches = make(part) if todo else None
-            with Background(writer) as sink, _bar(progress and rank == 0, part.name, sum(map(len, todo))) as advance:
+            with Background(writer) as sink, _bar(progress and rank == 0, part.name, count) as advance:
                 for index in todo:
                     batch = batches.batch(index, view_epoch)
                     features = capture(batch.image)
@@ -185,6 +181,17 @@ def _known(model: nn.Module, identity: Mapping[str, Any] | None) -> dict[str, An
     return {"model": type(unwrap(model)).__name__, **known}
 
 
+def _shown(dataset: Dataset, part: Split, positions: Tensor) -> dict[str, Any]:
+    """The data's part of the identity."""
+    return {
+        "dataset": dataset.name,
+        "split": part.name,
+        "data": part.fingerprint,
+        "samples": spans(positions),
+        "transform": {"size": list(part.images.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
+    }
+
+
 def _positions(part: Split, limit: Tensor | None) -> Tensor:
     if limit is None:
         return torch.arange(len(part))
@@ -198,15 +205,15 @@ def _positions(part: Split, limit: Tensor | None) -> Tensor:
 def _evaluating(model: nn.Module, device: str | torch.device, autocast: torch.dtype | None) -> Iterator[None]:
     """The model on the device, in eval and inference mode; afterwards each module is as and where it was."""
     modes = {module: module.training for module in model.modules()}
-    weight = next(model.parameters(), None)
+    origin = next((weight.device for weight in model.parameters()), None)
     try:
         model.to(device).eval()
         kind = torch.device(device).type
         with torch.inference_mode(), torch.autocast(kind, dtype=autocast, enabled=autocast is not None):
             yield
     finally:
-        if weight is not None:
-            model.to(weight.device)
+        if origin is not None:
+            model.to(origin)
         for module, training in modes.items():
             module.training = training
 
@@ -224,62 +231,6 @@ def _stored(features: Any, labels: Tensor, index: Tensor, dtype: str) -> Transfe
         value = value.to(kind)
         tensors[f"features/{layer}"] = value.view(torch.uint16) if kind == torch.bfloat16 else value
     return Transfer(tensors, checks)
-
-
-def _manifest(
-    out: Path, identity: dict[str, Any], plan: Plan, classes: tuple[str, ...], batch_size: int, device: str
-) -> dict[str, Any]:
-    """The manifest of a cache that is begun here, or of one that is gone on with, if it has the same key."""
-    manifest = manifest_of(out)
-    if manifest is None:
-        if out.exists() and any(path.suffix not in (".h5", ".tmp", ".lock") for path in out.iterdir()):
-            raise KDScopeError(f"{out} is a folder with other files in it; name a new one for the cache")
-        manifest = {
-            "schema": SCHEMA,
-            "key": digest(identity),
-            "complete": False,
-            "images": plan.images,
-            "classes": list(classes),
-            "batch_size": batch_size,
-            "device": device,
-            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "identity": identity,
-            "arrays": [array.to_json() for array in plan.arrays],
-            "shards": [],
-        }
-        check_disk(out, plan.images, plan)
-        write_manifest(out, manifest)
-    elif manifest["key"] != digest(identity):
-        raise KDScopeError(f"{out} was made from something else: {differences(manifest['identity'], identity)}")
-    return manifest
-
-
-@contextlib.contextmanager
-def _alone(out: Path, rank: int) -> Iterator[None]:
-    """One process for each rank of a cache; a killed one leaves nothing locked."""
-    lock = FileLock(out / f".rank{rank:02d}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise KDScopeError(f"another process is extracting to {out}") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _todo(out: Path, key: str, positions: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
-    """The batches of this rank that no committed shard holds; a damaged shard is removed and its batches made again."""
-    committed = torch.zeros(int(positions[-1]) + 1, dtype=torch.bool)
-    for path in shard_paths(out):
-        if damage(path):
-            if int(path.name[10:12]) % world_size == rank:
-                path.unlink(missing_ok=True)
-            continue
-        committed[torch.from_numpy(read_shard(path, key)[1])] = True
-    parts = positions.split(batch_size)
-    mine = parts[len(parts) * rank // world_size : len(parts) * (rank + 1) // world_size]
-    return [part for part in mine if not committed[part].all()]
 
 
 @contextlib.contextmanager
