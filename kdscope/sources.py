@@ -122,7 +122,7 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
             name = source.identity.get("run") or source.path.stem
             bare[weights] = Subject(name=name, architecture=source.identity.get("model") or name, group=weights)
             found.append(bare[weights])
-        bare[weights].caches[source.split, source.view["name"]] = source
+        bare[weights].caches[source.split, source.view] = source
     return found
 
 
