@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -19,12 +19,6 @@ from kdscope.errors import unknown
 from kdscope.files import replacing
 from kdscope.measures.result import COLUMNS
 from kdscope.sources import Subject, subjects
-
-if TYPE_CHECKING:
-    from kdscope.features.cache import FeatureCache
-    from kdscope.run import Run
-
-Source = "str | Path | Run | FeatureCache | Subject"
 
 
 @dataclass(frozen=True)
@@ -124,7 +118,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFr
 
 
 def write(report: Report, name: str, out: Path) -> Report:
-    """Write the table as `NAME.csv` and its figures into `out`, each whole or not at all; the figures come from the file."""
+    """Write the table as `NAME.csv`, and the figures that are drawn from it, into `out`, each whole or not at all."""
     from kdscope.figures import draw
 
     csv = out / f"{name}.csv"

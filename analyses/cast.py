@@ -78,7 +78,7 @@ class Student:
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison to make: a is asked to predict b; `baseline` is the student that had no teacher, where there is one."""
+    """A comparison to make, of b with a; `baseline` is the student that had no teacher, where there is one."""
 
     pair: str
     a: Party
@@ -92,7 +92,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Cast:
-    """The roles. `notes` says what was taken for what, and what was left out."""
+    """The roles. `others` neither taught nor were taught; `notes`: what was taken for what, and what was left out."""
 
     students: tuple[Student, ...]
     others: tuple[Subject, ...] = ()
@@ -113,14 +113,13 @@ def identify(subject: Subject) -> tuple:
     return (subject.name, subject.group, subject.seed, None if subject.prefix else subject.folder)
 
 
-def cast(
-    found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: Sequence[Subject] = ()
-) -> Cast:
+def cast(found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: Sequence[Subject] = ()) -> Cast:
     """Give each subject its role.
 
     Args:
-        found: the sources. Those that were taught are students. Those trained without a teacher are independent students
-            of each student of their architecture. Where none was taught, the first is the teacher of the others.
+        found: the sources. Those that were taught are students. Those trained without a teacher are independent
+            students beside each student of their architecture. Where none was taught, the first is the teacher of the
+            others.
         teachers: teachers of all students instead of their own.
         baselines: independent students instead of those among `found`.
 
@@ -144,9 +143,13 @@ def cast(
     elif not taught:
         if len(free) < 2:
             named = f"{free[0].name} has" if free else "there is"
-            raise KDScopeError(f"{named} no teacher to be compared with; give more sources, or name one by --teacher SOURCE")
+            raise KDScopeError(
+                f"{named} no teacher to be compared with; give more sources, or name one by --teacher SOURCE"
+            )
         teachers, taught = free[:1], free[1:]
-        notes.append(f"no source has a teacher of its own: {free[0].name}, the first, is taken for the teacher of the others")
+        notes.append(
+            f"no source has a teacher of its own: {free[0].name}, the first, is taken for the teacher of the others"
+        )
     if not taught:
         raise KDScopeError("every source is a teacher or a baseline; give a student as well")
     lessons = [(subject, tuple(teachers or map(same, subject.teachers))) for subject in taught]
@@ -154,10 +157,10 @@ def cast(
     alone = [subject for subject in free if subject.method == "none" and identify(subject) not in serving]
     students = tuple(Student(subject, own, _independent(subject, baselines, alone)) for subject, own in lessons)
     used = serving | {identify(i) for student in students for i in student.independent}
-    others = tuple(subject for subject in free if identify(subject) not in used)
+    others = tuple(subject for subject in free if identify(subject) not in serving)
     kin = {teacher.group for _, own in lessons for teacher in own}
     for subject in others:
-        if subject.group not in kin:
+        if subject.group not in kin and identify(subject) not in used:
             notes.append(f"{subject.name} was left out: it has no teacher, and no student here has its architecture")
     return Cast(students, others, tuple(notes), _call(known.values()))
 
@@ -209,7 +212,7 @@ def _reruns(subjects: Iterable[Subject]) -> Iterable[tuple[Subject, Subject]]:
     """Neighbours in the ring of the seeds of each group: as many pairs as seeds, not all of them."""
     for members in _by_group(_distinct(subjects)).values():
         if len(members) > 1:
-            yield from zip(members, members[1:], strict=False)
+            yield from itertools.pairwise(members)
         if len(members) > 2:
             yield members[0], members[-1]
 
@@ -263,7 +266,7 @@ def _stem(members: Sequence[Subject]) -> str:
     """What the names of a group have in common, without a dangling "-seed": kd-seed0, kd-seed1 -> kd."""
     if len(members) == 1:
         return members[0].name
-    shared = commonprefix([subject.name for subject in members])
+    shared = commonprefix([subject.name for subject in members])  # noqa: RUF071 (of letters: these are no paths)
     shared = re.sub(r"[-_. ]*(seed|s)?[-_=. ]*\d*$", "", shared, flags=re.IGNORECASE)
     return shared or f"{members[0].method or 'trained'} {members[0].architecture}"
 

@@ -1,4 +1,4 @@
-"""Measures of pairs of networks from their caches, in blocks; each between its floor and its ceiling, then over seeds."""
+"""Measures of pairs of networks from their caches, in blocks: between floor and ceiling, and over seeds."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -133,14 +133,13 @@ def _floors(pair: Pair, pairs: Sequence[Pair]) -> list[Pair]:
     """Floors of a student and its teacher, the one that asks most first."""
     student = pair.b.subjects[0]
     serves = {
-        "floor:independent-student": lambda f: pair.baseline is not None
-        and (pair.baseline.key in (f.b.key, f.baseline and f.baseline.key)),
+        "floor:independent-student": lambda f: (
+            pair.baseline is not None and (pair.baseline.key in (f.b.key, f.baseline and f.baseline.key))
+        ),
         "floor:random-init": lambda f: f.b.subjects[0].architecture == student.architecture,
         "floor:shuffled": lambda f: f.b.subjects[0] is student,
     }
-    return [
-        f for kind, fits in serves.items() for f in pairs if f.pair == kind and f.a.key == pair.a.key and fits(f)
-    ]
+    return [f for kind, fits in serves.items() for f in pairs if f.pair == kind and f.a.key == pair.a.key and fits(f)]
 
 
 def _ceilings(pair: Pair, pairs: Sequence[Pair]) -> list[Pair]:

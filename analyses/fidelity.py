@@ -2,7 +2,7 @@
 
 Stanton et al., "Does Knowledge Distillation Really Work?", NeurIPS 2021; Guo et al., arXiv 2405.00739. Every student
 against each of its teachers and their ensemble, on train and on test, between a floor and a ceiling
-(`kdscope.analyses.cast`); over seeds; over epochs, where a run kept probes; and what the teacher changed, image by image.
+(`kdscope.analyses.cast`); over seeds; over epochs, where a run kept probes; and what the teacher changed, by image.
 """
 
 from collections.abc import Iterator, Sequence

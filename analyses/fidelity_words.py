@@ -10,7 +10,7 @@ SHOWN = ("accuracy", "agreement", "kl-teacher-student")
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that speak for each student and teacher under the sound definition: all seeds together, or the only one."""
+    """The rows that speak for each student and teacher (sound definition): all seeds together, or the only one."""
     rows = table[table["pair"].isin(TAUGHT) & table["epoch"].isna() & (table["definition"] == "kdscope")]
     several = rows.groupby(["group", "a_group", "split"])["seed"].transform(lambda seeds: (seeds == "all").any())
     return rows[~several | (rows["seed"] == "all")]
@@ -41,7 +41,7 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdicts(table: pd.DataFrame, split: str) -> list[str]:
-    """For each student and teacher, where its agreement on `split` lies and whether its accuracy rose; then the caveats."""
+    """Where the agreement of each student and teacher lies on `split`, whether accuracy rose, and the caveats."""
     rows = headline(table)
     rows = rows[rows["split"] == split]
     said = []
@@ -76,9 +76,10 @@ def _accuracy(row: pd.Series) -> str:
     if pd.isna(row.gain):
         return text
     text += f" ({row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}])"
+    lone = " in this one training" if row.seeds == 1 else ""
     if row.gain_low > 0:
-        return f"{text}: distillation helped"
-    return f"{text}: distillation made it worse" if row.gain_high < 0 else f"{text}: distillation did not help measurably"
+        return f"{text}: distillation helped{lone}"
+    return f"{text}: distillation {'made it worse' if row.gain_high < 0 else 'did not help measurably'}{lone}"
 
 
 def _caveats(rows: pd.DataFrame) -> list[str]:

@@ -1,6 +1,6 @@
 """A tidy table in, figures out: nothing is computed again, and no cache is opened.
 
-`FIGURES` finds the drawer of each analysis by itself, in this package and under the entry-point group `kdscope.figures`.
+`FIGURES` finds who draws each analysis by itself, in this package and under the entry-point group `kdscope.figures`.
 """
 
 from pathlib import Path

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
 from kdscope.figures.style import (
@@ -23,17 +24,20 @@ from kdscope.figures.style import (
     DASHES,
     ROW,
     TWO_COLUMNS,
-    brief,
+    Estimate,
     colours,
     interval,
+    legend_below,
     marks,
     panels,
+    short_names,
     styled,
 )
 from kdscope.measures.correlation import FEWEST, correlate
 from kdscope.measures.decomposition import ORIGINS
 
-TAUGHT = ("teacher-student", "ensemble-student")
+TAUGHT, ALONE = ("teacher-student", "ensemble-student"), "floor:independent-student"
+FEW = 8  # rows that leave room for two lines of text each
 AXES = {
     "agreement": "Top-1 agreement with the teacher (share)",
     "kl-teacher-student": "KL(teacher || student) (nats)",
@@ -45,37 +49,41 @@ AXES = {
 @FIGURES.register("fidelity")
 def fidelity(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure that the table has the rows for, by its file's name."""
-    table = table[table["definition"] == "kdscope"]
-    final = table[table["epoch"].isna() & table["pair"].isin(TAUGHT)]
-    main = _spokesmen(final)
+    table = table[(table["definition"] == "kdscope") & table["pair"].isin((*TAUGHT, ALONE))]
+    final, probes = _one_teacher(table[table["epoch"].isna()]), _one_teacher(table[table["epoch"].notna()])
+    main = _all_seeds(final[final["pair"] != ALONE])
     with styled():
         yield "fidelity-frame", frame(main, final)
         yield "fidelity-right-wrong", right_wrong(main)
-        yield "fidelity-accuracy", against_accuracy(final)
+        if final["b"].nunique() > 1:
+            yield "fidelity-accuracy", against_accuracy(final)
         if main["measure"].isin(ORIGINS).any():
             yield "fidelity-origins", decomposition(main)
-        probes = table[table["epoch"].notna() & table["pair"].isin((*TAUGHT, "floor:independent-student"))]
         if len(probes):
-            yield "fidelity-epochs", over_epochs(_spokesmen(probes))
+            yield "fidelity-epochs", over_epochs(_all_seeds(probes))
 
 
-def _spokesmen(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of each student and split the ensemble's rows, where it had several teachers; of all seeds together, where it has some."""
-    several = rows.groupby(["group", "split"])["pair"].transform(lambda pairs: (pairs == "ensemble-student").any())
-    rows = rows[~several | (rows["pair"] != "teacher-student") ]
-    if "floor:independent-student" in set(rows["pair"]):
-        ensembles = set(rows.loc[rows["pair"] == "ensemble-student", "a"])
-        floors = rows["pair"] == "floor:independent-student"
-        rows = rows[~floors | (rows["a"].isin(ensembles) if ensembles else True)]
+def _one_teacher(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a student with several teachers the rows against their ensemble; of one without, those against the same."""
+    taught = rows["pair"] != ALONE
+    several = rows[rows["pair"] == "ensemble-student"].groupby(["group", "split"]).size().index
+    with_ensemble = pd.MultiIndex.from_frame(rows[["group", "split"]]).isin(several)
+    chosen = rows[taught & (~with_ensemble | (rows["pair"] == "ensemble-student"))]
+    return pd.concat([chosen, rows[~taught & rows["a"].isin(chosen["a"].unique())]])
+
+
+def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all seeds together where there are any, else those of the only one."""
     together = rows.groupby(["group", "a_group", "split"])["seed"].transform(lambda seeds: (seeds == "all").any())
-    return rows[~together | (rows["seed"] == "all")]
+    return rows[~together.astype(bool) | (rows["seed"] == "all")]
 
 
-def _labels(rows: pd.DataFrame) -> pd.Series:
-    """What to call each row: the student, and its teacher where the students do not all have the same."""
-    if rows["a"].nunique() == 1:
-        return rows["b"].map(lambda name: brief(name, 30))
-    return rows["b"].map(lambda name: brief(name, 24)) + "\n" + rows["a"].map(lambda name: f"by {brief(name, 28)}")
+def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """With a column `label`: the student, and its teacher where the students differ in that and there is room."""
+    label = rows["b"].map(short_names(rows["b"], 30))
+    if rows["a"].nunique() > 1 and rows["b"].nunique() <= FEW:
+        label += "\nby " + rows["a"].map(short_names(rows["a"], 30))
+    return rows.assign(label=label)
 
 
 def _sorted(rows: pd.DataFrame, measure: str = "agreement") -> list[str]:
@@ -85,17 +93,16 @@ def _sorted(rows: pd.DataFrame, measure: str = "agreement") -> list[str]:
 
 
 def _height(labels: list[str], panels_down: int) -> float:
-    lines = 2 if any("\n" in label for label in labels) else 1
-    return panels_down * (0.75 + (0.05 + ROW * (1 if lines == 1 else 1.5)) * max(2, len(labels)))
+    """Inches for that many panels with a row for each label, so that 20 rows still fit a page."""
+    row = ROW * (1.4 if any("\n" in label for label in labels) else 1.0 if len(labels) <= FEW else 0.65)
+    return panels_down * (0.75 + row * max(2, len(labels)))
 
 
 def frame(main: pd.DataFrame, final: pd.DataFrame) -> Figure:
     """Agreement and KL of each student with their intervals; the band reaches from the floor to the ceiling."""
-    main = main.assign(label=_labels(main))
+    main = _labelled(main)
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
-    figure, grid = panels(
-        2, len(splits), TWO_COLUMNS, _height(order, 2) + 0.35, sharey=True, sharex="row"
-    )
+    figure, grid = panels(2, len(splits), TWO_COLUMNS, _height(order, 2) + 0.35, sharey=True, sharex="row")
     colour = colours(["student", "floor", "ceiling"])
     for line, measure in zip(grid, ("agreement", "kl-teacher-student"), strict=True):
         for axes, split in zip(line, splits, strict=True):
@@ -110,13 +117,21 @@ def frame(main: pd.DataFrame, final: pd.DataFrame) -> Figure:
                 if row.seed == "all":
                     axes.plot(alone["value"], [at] * len(alone), "|", color=colour["student"], markersize=5, alpha=0.5)
                 interval(axes, row, at, color=colour["student"], zorder=4)
-            axes.set_yticks(range(len(order)), order)
-            axes.set_ylim(-0.6, len(order) - 0.4)
-            axes.grid(axis="y", visible=False)
-            axes.set_title(split)
-            axes.set_xlabel(AXES[measure])
+            _rows(axes, order, split, AXES[measure])
     _legend(figure, main, colour)
     return figure
+
+
+def _rows(axes: Axes, order: list[str], title: str, label: str) -> None:
+    """A panel with a line of text for each row."""
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.use_sticky_edges = False  # else what ends at the widest bar is cut in half
+    axes.margins(x=0.05)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_title(title)
+    axes.set_xlabel(label)
 
 
 def _band(axes: Axes, row: pd.Series, at: int, colour: dict) -> None:
@@ -129,26 +144,25 @@ def _band(axes: Axes, row: pd.Series, at: int, colour: dict) -> None:
 
 
 def _legend(figure: Figure, main: pd.DataFrame, colour: dict) -> None:
-    controls = {
-        side: sorted({part.partition(": ")[2] for text in main["control"].dropna() for part in text.split("; ") if part.startswith(side)})
+    said = {part for text in main["control"].dropna() for part in text.split("; ")}
+    kinds = {
+        side: [text.partition(": ")[2] for text in sorted(said) if text.startswith(side)]
         for side in ("floor", "ceiling")
     }
     handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label="student, 95 % interval")]
     if (main["seed"] == "all").any():
-        handles.append(
-            Line2D([], [], color=colour["student"], marker="|", linestyle="", alpha=0.5, label="one seed")
-        )
+        handles.append(Line2D([], [], color=colour["student"], marker="|", linestyle="", alpha=0.5, label="one seed"))
     handles += [
-        Line2D([], [], color=colour[side], linewidth=1.5, label=f"{side}: {' or '.join(kinds)}")
-        for side, kinds in controls.items()
-        if kinds
+        Line2D([], [], color=colour[side], linewidth=1.5, label=f"{side}: {' or '.join(controls)}")
+        for side, controls in kinds.items()
+        if controls
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)))
+    legend_below(figure, handles)
 
 
 def right_wrong(main: pd.DataFrame) -> Figure:
     """Agreement where the teacher is right beside agreement where it is wrong: does the student copy its mistakes?"""
-    main = main.assign(label=_labels(main))
+    main = _labelled(main)
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
     measures = ("agreement-teacher-right", "agreement-teacher-wrong")
     colour, mark = colours(measures), marks(measures)
@@ -160,96 +174,105 @@ def right_wrong(main: pd.DataFrame) -> Figure:
                 if math.isnan(row.value):
                     continue
                 if not math.isnan(row.floor):
-                    axes.plot([row.floor, row.value], [at, at], color=colour[measure], linewidth=0.5, zorder=1)
+                    axes.plot(
+                        [row.floor, row.value], [at, at], color=colour[measure], linewidth=0.5, linestyle=":", zorder=1
+                    )
                     axes.plot(row.floor, at, marker="|", color=colour[measure], markersize=6, zorder=2)
                 interval(axes, row, at, color=colour[measure], fmt=mark[measure], zorder=3)
-        axes.set_yticks(range(len(order)), order)
-        axes.set_ylim(-0.6, len(order) - 0.4)
-        axes.grid(axis="y", visible=False)
-        axes.set_title(split)
-        axes.set_xlabel("Top-1 agreement with the teacher (share)")
+        _rows(axes, order, split, AXES["agreement"])
     handles = [
-        Line2D([], [], color=colour[m], marker=mark[m], markersize=4, label=f"where the teacher is {m.rsplit('-', 1)[1]}")
+        Line2D(
+            [], [], color=colour[m], marker=mark[m], markersize=4, label=f"where the teacher is {m.rsplit('-', 1)[1]}"
+        )
         for m in measures
     ]
     handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", label="its floor"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    legend_below(figure, handles)
     return figure
 
 
-def against_accuracy(final: pd.DataFrame) -> Figure:
-    """Agreement on each split against accuracy on the last one, a point for each run, with r, rho, p and n."""
-    runs = final[(final["seed"] != "all") & final["measure"].isin(("agreement", "accuracy"))]
-    several = runs.groupby("b")["pair"].transform(lambda pairs: (pairs == "ensemble-student").any())
-    runs = runs[~several | (runs["pair"] == "ensemble-student")]
+def against_accuracy(runs: pd.DataFrame) -> Figure:
+    """Agreement on each split against accuracy on the last one, a point for each run, with r, rho, p and n.
+
+    Students without a teacher are crosses, and do not count in the correlation.
+    """
+    runs = runs[(runs["seed"] != "all") & runs["measure"].isin(("agreement", "accuracy"))]
     splits = list(dict.fromkeys(runs["split"]))
     accuracy = runs[(runs["measure"] == "accuracy") & (runs["split"] == splits[-1])].drop_duplicates(["a", "b"])
     accuracy = accuracy.set_index(["a", "b"])
-    groups = list(dict.fromkeys(runs["group"]))
+    groups = list(dict.fromkeys(runs.loc[runs["pair"].isin(TAUGHT), "group"]))
     colour, mark = colours(groups), marks(groups)
     figure, grid = panels(1, len(splits), TWO_COLUMNS, 2.9 + 0.16 * math.ceil(len(groups) / 4), sharey=True)
     for axes, split in zip(grid[0], splits, strict=True):
         agreement = runs[(runs["measure"] == "agreement") & (runs["split"] == split)].set_index(["a", "b"])
         for key, x in agreement.iterrows():
-            y = accuracy.loc[key]
-            style = {"color": colour[x.group], "elinewidth": 0.6, "alpha": 0.9}
+            y, alone = accuracy.loc[key], x.pair not in TAUGHT
+            style = {"color": "0.45" if alone else colour[x.group], "elinewidth": 0.6, "alpha": 0.9}
             interval(axes, x, y.value, fmt="none", **style)
-            interval(axes, y, x.value, upright=True, fmt=mark[x.group], **style)
-        found = correlate(agreement["value"], accuracy.loc[agreement.index, "value"], agreement["group"])
+            interval(axes, y, x.value, upright=True, fmt="x" if alone else mark[x.group], **style)
+        taught = agreement[agreement["pair"].isin(TAUGHT)]
+        found = correlate(taught["value"], accuracy.loc[taught.index, "value"], taught["group"])
         text = str(found)
         if found.groups < FEWEST:
             text += f"\nonly {found.groups} kind{'s' * (found.groups > 1)} of training: this shows no relation"
-        axes.set_title(f"{split}: {text}" if "\n" not in text else f"{split}: {text}", loc="left", fontsize=6.5)
+        axes.set_title(f"{split}: {text}", loc="left", fontsize=6.5)
         axes.set_xlabel(f"{AXES['agreement'].removesuffix(' (share)')}, {split} (share)")
         axes.margins(0.08)
     grid[0][0].set_ylabel(f"Accuracy of the student, {splits[-1]} (share)")
+    short = short_names(groups, 28)
     handles = [
-        Line2D([], [], color=colour[g], marker=mark[g], markersize=4, linestyle="", label=brief(g, 28)) for g in groups
+        Line2D([], [], color=colour[g], marker=mark[g], markersize=4, linestyle="", label=short[g]) for g in groups
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4 if len(groups) > 3 else max(1, len(groups)))
+    if not runs["pair"].isin(TAUGHT).all():
+        handles.append(Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without a teacher"))
+    legend_below(figure, handles)
     return figure
 
 
 def decomposition(main: pd.DataFrame) -> Figure:
-    """Bars of what the student has over one without a teacher: gains to the right, losses to the left; the dot is their sum."""
-    rows = main[main["measure"].isin(ORIGINS)]
-    rows = rows.assign(label=_labels(rows))
-    splits, order = list(dict.fromkeys(rows["split"])), None
+    """What the student has over one without a teacher: gains to the right, losses to the left, the dot their sum."""
+    main = main[main["group"].isin(main.loc[main["measure"].isin(ORIGINS), "group"])]
+    main = _labelled(main)
+    rows, gains = main[main["measure"].isin(ORIGINS)], main[main["measure"] == "accuracy"]
+    splits = list(dict.fromkeys(rows["split"]))
     signs = {"inherited-truths": 1, "own-discoveries": 1, "inherited-errors": -1, "forgotten": -1}
     colour = colours(list(signs))
-    net = rows.assign(part=rows["value"] * rows["measure"].map(signs)).groupby(["split", "label"])["part"].sum()
-    order = list(net[splits[-1]].sort_values().index)
+    order = list(dict.fromkeys(gains[gains["split"] == splits[-1]].sort_values("gain")["label"]))
     figure, grid = panels(1, len(splits), TWO_COLUMNS, _height(order, 1) + 0.5, sharey=True, sharex=True)
     for axes, split in zip(grid[0], splits, strict=True):
         own = rows[rows["split"] == split].set_index(["label", "measure"])
         ends = {1: np.zeros(len(order)), -1: np.zeros(len(order))}
         for measure, sign in signs.items():
-            values = np.array([own.loc[(label, measure), "value"] if (label, measure) in own.index else 0 for label in order])
+            values = np.array(
+                [own.loc[(label, measure), "value"] if (label, measure) in own.index else 0 for label in order]
+            )
             values = 100 * values
             left = ends[sign] if sign > 0 else -(ends[sign] + values)
             axes.barh(range(len(order)), values, left=left, height=0.6, color=colour[measure], linewidth=0, zorder=2)
             ends[sign] += values
-        dots = [100 * net.get((split, label), math.nan) for label in order]
-        axes.plot(dots, range(len(order)), "D", color="black", markersize=3.5, zorder=4)
+        for gain in gains[gains["split"] == split].itertuples():
+            change = Estimate(100 * gain.gain, 100 * gain.gain_low, 100 * gain.gain_high)
+            interval(axes, change, order.index(gain.label), fmt="D", color="black", markersize=3.5, zorder=4)
         axes.axvline(0, color="0.2", linewidth=0.8, zorder=3)
-        axes.set_yticks(range(len(order)), order)
-        axes.set_ylim(-0.6, len(order) - 0.4)
-        axes.grid(axis="y", visible=False)
-        axes.set_title(split)
-        axes.set_xlabel("Images that changed (%)")
-    handles = [Patch(color=colour[m], label=f"{m.replace('-', ' ')} ({'+' if s > 0 else '−'})") for m, s in signs.items()]
-    handles.append(Line2D([], [], color="black", marker="D", markersize=3.5, linestyle="", label="change in accuracy"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        _rows(axes, order, split, "Images that changed (%)")
+    handles = [
+        Patch(color=colour[m], label=f"{m.replace('-', ' ')} ({'+' if s > 0 else '−'})") for m, s in signs.items()
+    ]
+    handles.append(Line2D([], [], color="black", marker="D", markersize=3.5, label="change in accuracy"))
+    legend_below(figure, handles)
     return figure
 
 
 def over_epochs(probes: pd.DataFrame) -> Figure:
     """Agreement and KL of the probe set over epochs, with intervals; dashed: a student without a teacher."""
-    probes = probes.assign(label=_labels(probes))
+    probes = _labelled(probes)
+    probes["label"] = probes["label"].where(probes["pair"] != ALONE, probes["label"] + " (no teacher)")
     splits = list(dict.fromkeys(probes["split"]))
     names = list(dict.fromkeys(probes["label"]))
     colour, dash = colours(names), marks(names, DASHES)
-    figure, grid = panels(2, len(splits), TWO_COLUMNS, 4.2 + 0.16 * math.ceil(len(names) / 3), sharex=True, sharey="row")
+    figure, grid = panels(
+        2, len(splits), TWO_COLUMNS, 4.2 + 0.16 * math.ceil(len(names) / 3), sharex=True, sharey="row"
+    )
     for line, measure in zip(grid, ("agreement", "kl-teacher-student"), strict=True):
         for axes, split in zip(line, splits, strict=True):
             rows = probes[(probes["measure"] == measure) & (probes["split"] == split)]
@@ -263,6 +286,7 @@ def over_epochs(probes: pd.DataFrame) -> Figure:
         line[0].set_ylabel(AXES[measure].replace(" with the teacher", "\nwith the teacher"))
     for axes in grid[-1]:
         axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = [Line2D([], [], color=colour[n], linestyle=dash[n], label=n.replace("\n", " ")) for n in names]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)))
+    legend_below(figure, handles)
     return figure

@@ -5,13 +5,15 @@ Figures are made without pyplot, so nothing is shown, kept or shared between the
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from os.path import commonprefix
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +21,7 @@ from kdscope.errors import KDScopeError
 from kdscope.files import replacing
 
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.2  # inches
-ROW = 0.21  # inches for a line of text
+ROW = 0.26  # inches for a row of a panel
 DPI = 300
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
@@ -73,6 +75,14 @@ def marks(names: Sequence[str], kinds: Sequence[str] = MARKERS) -> dict[str, str
     return {name: kinds[(k + k // 10) % len(kinds)] for k, name in enumerate(dict.fromkeys(names))}
 
 
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
+    """A legend under all panels, with as many columns as there is room for."""
+    letter, mark = 0.053, 0.55  # inches: a letter of 7 points, and the line or marker with its gaps
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = max(1, int(figure.get_figwidth() / (longest * letter + mark)))
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
+
+
 def brief(name: str, most: int = 26) -> str:
     """A long name with its middle left out.
 
@@ -81,6 +91,32 @@ def brief(name: str, most: int = 26) -> str:
     """
     head = math.ceil((most - 1) / 2)
     return name if len(name) <= most else f"{name[:head]}…{name[-(most - 1 - head) :]}"
+
+
+def short_names(names: Iterable[str], most: int = 26) -> dict[str, str]:
+    """A text of at most about `most` letters for each name, no two the same.
+
+    Where one is too long, what all have in common at either end is left out first.
+
+    >>> short_names(["cifar100-resnet20-by-kd-strong", "cifar100-resnet20-by-at-strong"], 12)
+    {'cifar100-resnet20-by-kd-strong': '…kd…', 'cifar100-resnet20-by-at-strong': '…at…'}
+    """
+    names = list(dict.fromkeys(names))
+    head = tail = 0
+    if len(names) > 1 and any(len(name) > most for name in names):
+        head = _whole_words(commonprefix(names))  # noqa: RUF071 (of letters: these are no paths)
+        tail = _whole_words(commonprefix([name[head:][::-1] for name in names]))  # noqa: RUF071
+    texts: dict[str, str] = {}
+    for name in names:
+        text = f"{'…' * (head > 0)}{name[head : len(name) - tail]}{'…' * (tail > 0)}"
+        text = brief(text, most)
+        texts[name] = text if text not in texts.values() else f"{text} #{len(texts) + 1}"
+    return texts
+
+
+def _whole_words(shared: str) -> int:
+    """How many letters of what names share end with a separator."""
+    return max(shared.rfind(mark) for mark in "-_ /.,") + 1
 
 
 def save(figure: Figure, out: Path, stem: str) -> list[Path]:
@@ -116,8 +152,16 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     return table
 
 
-def interval(axes: Axes, row: pd.Series, at: float, *, upright: bool = False, **options: Any) -> None:
-    """A value with its confidence interval, drawn as a dot on a line."""
+class Estimate(NamedTuple):
+    """A value with its confidence interval."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def interval(axes: Axes, row: Any, at: float, *, upright: bool = False, **options: Any) -> None:
+    """A row of a table, or an `Estimate`, as a dot on the line of its interval."""
     ends = [[max(0.0, row.value - row.ci_low)], [max(0.0, row.ci_high - row.value)]]
     place = {"x": [at], "y": [row.value], "yerr": ends} if upright else {"x": [row.value], "y": [at], "xerr": ends}
     axes.errorbar(**place, **{"fmt": "o", "markersize": 4, "elinewidth": 1.0, "capsize": 0, **options})

@@ -9,7 +9,7 @@ from scipy.stats import t as student_t
 
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
-from kdscope.measures.statistics import two_level_draws
+from kdscope.measures.statistics import two_level_bootstrap
 
 
 def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int = 0) -> Result:
@@ -35,16 +35,18 @@ def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int
     if len(kinds) > 1:
         raise KDScopeError(f"numbers of different measures cannot be one over seeds: {sorted(kinds)}")
     values = np.array([result.value for result in results])
-    value = float(values.mean())
     samples = [result.per_sample for result in results]
-    if any(each is None for each in samples):
+    if np.isnan(values).all():  # no image counts for any of them
+        value = low = high = math.nan
+    elif any(each is None for each in samples):
+        value = float(values.mean())
         low, high = _added(value, values, results, confidence)
     else:
-        draws = two_level_draws(np.stack(samples), seed=seed)
-        low, high = (float(q) for q in np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2]))
-        # A definition that weighs images unequally has its centre elsewhere than the plain draws.
-        shift = value - float(np.nanmean(np.stack(samples), axis=1).mean())
-        low, high = low + shift, high + shift
+        value = float(np.nanmean(values))
+        low, high = two_level_bootstrap(np.stack(samples), confidence=confidence, seed=seed)
+        # A definition that weighs images unequally has its centre elsewhere than the plain means.
+        plain = [float(np.nanmean(each)) for each in samples if not np.isnan(each).all()]
+        low, high = low + value - float(np.mean(plain)), high + value - float(np.mean(plain))
     return replace(
         results[0],
         value=value,

@@ -56,9 +56,11 @@ class Told(Subject):
         return self.probes[epoch, split]
 
 
-def subject(name, said, *, group=None, seed=None, method=None, teachers=(), architecture="resnet8", view="none", **more):
+def subject(
+    name, said, *, group=None, seed=None, method=None, teachers=(), architecture="resnet8", view="none", **more
+):
     """A subject that says `said` (a cache for each split)."""
-    caches = {(split, view): cache for split, cache in said.items()}
+    caches = {(split, "none"): cache for split, cache in said.items()}
     return Told(
         name=name, architecture=architecture, group=group or name, seed=seed, method=method, teachers=tuple(teachers),
         caches=caches, **more,
@@ -78,37 +80,45 @@ def follow(teacher, other, share, seed):
     return np.where(np.random.default_rng(seed).random(len(teacher)) < share, teacher, other)
 
 
+SHARES = (0, 0.6, 0.3, 0.5)  # of images on which the student of each method repeats its teacher
+
+
 def family(seeds=3, methods=("kd", "at"), n=200, splits=("train", "test"), probes=(), two_teachers=False):
     """A teacher (or two), students of some methods and one without a teacher, some seeds each."""
     labels = {split: np.random.default_rng(k).integers(0, CLASSES, n) for k, split in enumerate(splits)}
-    made, teachers = [], []
+    tops, teachers = {}, []
     for t, kind in enumerate(("weak", "strong")[: 2 if two_teachers else 1]):
-        tops = {s: mostly(labels[s], 0.9, 50 + 10 * t + k) for k, s in enumerate(splits)}
-        said = {s: sayings(tops[s], labels[s], noise=t) for s in splits}
-        teachers.append((tops, subject(f"teacher-{kind}", said, seed=0, method="none", architecture="resnet20")))
+        own = {s: mostly(labels[s], 0.9, 50 + 10 * t + k) for k, s in enumerate(splits)}
+        tops = tops or own
+        said = {s: sayings(own[s], labels[s], noise=t) for s in splits}
+        teachers.append(subject(f"teacher-{kind}", said, seed=0, method="none", architecture="resnet20"))
+    untrained = {s: sayings(np.zeros(n, int), labels[s], sure=0.01, noise=99) for s in splits}
+    made = []
     for seed in range(seeds):
         for m, method in enumerate(("none", *methods)):
-            tops = {
-                s: follow(
-                    teachers[0][0][s], mostly(labels[s], 0.8, 100 + 10 * seed + k), [0, 0.6, 0.3, 0.5][m % 4], 7 * m + seed
-                )
-                for k, s in enumerate(splits)
-            }
-            told = {s: sayings(tops[s], labels[s], sure=2.0 + m, noise=seed) for s in splits}
-            untrained = {s: sayings(np.zeros(n, int), labels[s], sure=0.01, noise=99) for s in splits}
-            seen = np.arange(0, n, 2)
-            kept = {
-                (epoch, s): sayings(
-                    follow(tops[s], mostly(labels[s], 0.3, epoch), epoch / max(probes), epoch)[seen],
-                    labels[s][seen], index=seen,
-                )
-                for epoch in probes
-                for s in splits
-            }  # fmt: skip
-            made.append(
-                subject(
-                    f"{method}-seed{seed}", told, group=method, seed=seed, method=method, untrained=untrained,
-                    teachers=[] if method == "none" else [t for _, t in teachers], probes=kept,
-                )  # fmt: skip
+            alone = {s: mostly(labels[s], 0.8, 100 + 10 * seed + k) for k, s in enumerate(splits)}
+            own = {s: follow(tops[s], alone[s], SHARES[m % 4], 7 * m + seed) for s in splits}
+            said = {s: sayings(own[s], labels[s], sure=2.0 + m, noise=seed) for s in splits}
+            one = subject(
+                f"{method}-seed{seed}",
+                said,
+                group=method,
+                seed=seed,
+                method=method,
+                untrained=untrained,
+                teachers=[] if method == "none" else teachers,
+                probes=_probes(own, labels, probes),
             )
+            made.append(one)
     return made
+
+
+def _probes(own, labels, epochs):
+    """Every other image, while the student came nearer to what it says in the end."""
+    probes = {}
+    for epoch in epochs:
+        for split, top in own.items():
+            so_far = follow(top, mostly(labels[split], 0.3, epoch), epoch / max(epochs), epoch)
+            seen = np.arange(0, len(top), 2)
+            probes[epoch, split] = sayings(so_far[seen], labels[split][seen], index=seen)
+    return probes

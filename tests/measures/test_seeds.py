@@ -1,0 +1,70 @@
+"""One number over seeds: its value, its interval, what is not one number."""
+
+import math
+
+import numpy as np
+import pytest
+
+from kdscope.errors import KDScopeError
+from kdscope.measures.agreement import Agreement
+from kdscope.measures.result import Result
+from kdscope.measures.seeds import over_seeds
+from kdscope.measures.statistics import two_level_bootstrap
+
+
+def results(shares, n=300):
+    rng = np.random.default_rng(0)
+    samples = [(rng.random(n) < share).astype(float) for share in shares]
+    return [Result("agreement", s.mean(), s, n, s.mean() - 0.05, s.mean() + 0.05) for s in samples], np.stack(samples)
+
+
+def test_the_interval_is_the_two_level_bootstraps():
+    found, samples = results([0.9, 0.8, 0.6])
+    one = over_seeds(found)
+    assert one.value == pytest.approx(samples.mean())
+    assert (one.ci_low, one.ci_high) == pytest.approx(two_level_bootstrap(samples))
+    assert one.per_sample is None
+
+
+def test_seeds_that_differ_widen_it():
+    alike, _ = results([0.8, 0.8, 0.8])
+    apart, _ = results([1.0, 0.8, 0.6])
+    widths = [one.ci_high - one.ci_low for one in (over_seeds(alike), over_seeds(apart))]
+    assert widths[1] > 2 * widths[0]
+
+
+def test_without_per_image_values_the_variances_add():
+    found = [Result("kappa", value, None, 100, value - 0.03, value + 0.04) for value in (0.5, 0.6, 0.7)]
+    one = over_seeds(found)
+    between = 4.302653 * 0.1 / math.sqrt(3)  # t of 2 degrees of freedom at 0.975
+    assert one.value == pytest.approx(0.6)
+    assert one.ci_low == pytest.approx(0.6 - math.hypot(between, 0.03), abs=1e-6)
+    assert one.ci_high == pytest.approx(0.6 + math.hypot(between, 0.04), abs=1e-6)
+
+
+def test_images_that_do_not_count_for_a_seed():
+    a = Result("agreement-teacher-wrong", 1.0, np.array([1.0, np.nan, 1.0]), 2, 0, 1)
+    b = Result("agreement-teacher-wrong", 0.0, np.array([np.nan, 0.0, 0.0]), 2, 0, 1)
+    assert over_seeds([a, b]).value == 0.5
+    none = Result("agreement-teacher-wrong", math.nan, np.full(3, np.nan), 0, math.nan, math.nan)
+    assert over_seeds([a, none, b]).value == 0.5
+    assert math.isnan(over_seeds([none, none]).value)
+
+
+def test_a_weighted_definition_keeps_its_own_centre():
+    z = np.eye(2)
+    found = []
+    for k in range(2):
+        top = (np.arange(130) >= 128 - k).astype(int)
+        found.append(Agreement("guo2024-code").update(z[np.zeros(130, int)], z[top]).compute())
+    one = over_seeds(found)
+    assert one.value == pytest.approx(np.mean([f.value for f in found]))
+    assert one.ci_low <= one.value <= one.ci_high
+
+
+def test_what_is_not_one_measure_is_refused():
+    found, _ = results([0.9, 0.8])
+    with pytest.raises(KDScopeError, match="at least 2"):
+        over_seeds(found[:1])
+    with pytest.raises(KDScopeError, match="different measures"):
+        over_seeds([found[0], Result("kappa", 0.5, None, 10, 0, 1)])
