@@ -9,7 +9,6 @@ _HOMES = {
     "FeatureCache": "cache",
     "Features": "features",
     "extract_features": "extract",
-    "select": "select",
 }
 __all__ = list(_HOMES)
 

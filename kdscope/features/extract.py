@@ -66,7 +66,7 @@ def extract_features(
         model: images [B, 3, H, W] to logits [B, C].
         dataset, split: whose images; `split` by its name, or a Split.
         out: the cache's directory, `NAME.kdcache`.
-        layers: patterns (`kdscope.features.select`); default: the stage outputs and `penultimate`.
+        layers: patterns (`kdscope.features.select`); default: `default_layers`.
         reduction: `pool` (average over positions), `attention` (activation map at native resolution), `full`.
         dtype: of features: `float16` (a value beyond its range stops the extraction), `bfloat16` or `float32`; default:
             float32 for attention maps, whose squares leave the range of float16 at both ends, else float16.
@@ -106,9 +106,7 @@ def extract_features(
     part = dataset.split(split) if isinstance(split, str) else split
     positions = _positions(part, limit)
     if layers is None:
-        from kdscope.models import stages
-
-        layers = [*stages(unwrap(model)), PENULTIMATE]
+        layers = default_layers(model, part.images.shape[-1])
     make = partial(Batches, statistics=dataset, augment=view, batch_size=batch_size, seed=view_seed, device=device)
     capture = Capture(model, layers, detach=True, reduce=reduction_named(reduction))
     out = cache_path(out)
@@ -163,6 +161,24 @@ def extract_features(
         finalise(out, positions)
     barrier()
     return FeatureCache(out)
+
+
+def default_layers(model: nn.Module, image_size: int) -> list[str]:
+    """The stage outputs and `penultimate`, as far as the network has them: a vision transformer has no stages.
+
+    >>> from kdscope.models import build
+    >>> default_layers(build("resnet8", num_classes=10), 32)
+    ['layer1', 'layer2', 'layer3', 'penultimate']
+    """
+    from kdscope.models import classifier, stages
+
+    network, layers = unwrap(model), []
+    with contextlib.suppress(KDScopeError):
+        layers += stages(network, image_size)
+    with contextlib.suppress(KDScopeError):
+        classifier(network, image_size)
+        layers.append(PENULTIMATE)
+    return layers
 
 
 def cache_path(out: str | Path) -> Path:

@@ -70,6 +70,13 @@ def test_the_default_is_the_stages_pooled_and_the_penultimate_vector(dataset, tm
     assert cache.feature("layer3").dtype == np.float16
 
 
+def test_a_network_without_stages_or_classifier_has_its_logits(dataset, tmp_path):
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    cache = extract_features(net, dataset, "test", tmp_path / "a")
+    assert cache.layers == []
+    assert cache.logits.shape == (103, 3)
+
+
 def test_the_network_is_given_back_as_it_was(extract, net):
     net.train()
     net.bn.eval()
