@@ -31,12 +31,12 @@ def ls(folder: Path) -> None:
     if not found:
         click.echo(f"no feature cache in {folder}")
         return
-    table = _table("cache", "model", "view", ">images", ">layers", "dtype", ">size", "state")
+    table = _table("cache", "model", "view", ">images", ">layers", ">size", "state")
     for one in found:
         state = one.problem or ("complete" if one.complete else f"{one.done:,} of {one.images:,}")
         name = str(one.path.relative_to(folder)) if one.path != folder else one.path.name
         images = f"{one.images:,}" if one.images else ""
-        table.add_row(name, one.model, one.view, images, f"{one.layers}", one.dtype, size(one.bytes), state)
+        table.add_row(name, one.model, one.view, images, f"{one.layers}", size(one.bytes), state)
     _console().print(table)
     click.echo(f"{len(found)} caches, {size(sum(one.bytes for one in found))}")
 

@@ -75,7 +75,7 @@ def extract_features(
         device: where the model runs.
         precision: `32`, or `bf16` or `16` (autocast).
         identity: what the caller knows of the model, JSON values: `weights` (a hash; made here if it is not given),
-            `model`, `run`. Part of the key.
+            `model`. Part of the key; only the name of its `run` is not, so that a run may be renamed.
         rank, world_size: this process's part; rank 0 completes the cache after `barrier`.
         barrier: waits for all ranks.
         limit: int64 positions in the split: only these images (a probe set).

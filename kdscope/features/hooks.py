@@ -23,13 +23,15 @@ class Capture:
     Args:
         model: any network from images [B, 3, H, W] to logits [B, C]; DDP, Fabric and compiled ones are looked into.
         patterns: which layers (`kdscope.features.select`). A plain name is the module's last call of a forward pass,
-            `name#0` its first, `name#*` all; `penultimate` is the input of the classifier.
+            `name#0` its first, `name#*` all; `penultimate` is the input of the classifier. What a glob or a class
+            matches but does not run, or not so often, is left out.
         detach: cut the caught maps from the graph. Otherwise the gradient flows through them.
         reduce: applied to each map as it is caught, so that a large one need not be kept.
 
     Raises:
-        KDScopeError: if a pattern matches nothing; when called, if a chosen layer did not run in this forward pass, ran
-            fewer times than its number says, or gives no tensor. Of a tuple or list the first element is taken.
+        KDScopeError: if a pattern matches nothing; when called, if a layer that is chosen by its name does not run in
+            this forward pass, or runs fewer times than its number says; if a layer gives no tensor. Of a tuple or list
+            the first element is taken.
 
     >>> import torch
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(8 * 4, 10))
@@ -44,6 +46,7 @@ class Capture:
     ):
         self.model = model
         self.layers = select(unwrap(model), patterns)
+        self._named = {patterns} if isinstance(patterns, str) else set(patterns)
         self._detach = detach
         self._reduce = reduce
         self._handles: list[Any] = []
@@ -80,6 +83,8 @@ class Capture:
         try:
             logits = self.model(images)
             maps = {key: value for layer in self.layers for key, value in self._of(layer).items()}
+            if self.layers and not maps:
+                raise self._absent(self.layers[0])
         finally:
             self._caught = None  # what runs later, as a recomputed checkpoint does in backward, is not of this pass
         if not isinstance(logits, Tensor):
@@ -129,14 +134,19 @@ class Capture:
             return {f"{name}#{i}": self._caught[f"{name}#{i}"] for i in range(count)}
         if layer in self._caught:
             return {layer: self._caught[layer]}
+        if layer in self._named:
+            raise self._absent(layer)
+        return {}
+
+    def _absent(self, layer: str) -> KDScopeError:
+        name, _ = split_call(layer)
+        count = self._calls[name]
         if not count:
-            hint = (
-                "; a compiled network must be captured before its first call"
-                if hasattr(self.model, "_orig_mod")
-                else ""
-            )
-            raise KDScopeError(f"layer {name!r} does not run in the forward pass of this network{hint}")
-        raise KDScopeError(f"layer {layer!r} does not exist: {name!r} runs {count} times, #0 to #{count - 1}")
+            compiled = hasattr(self.model, "_orig_mod")
+            hint = "; a compiled network must be captured before its first call" if compiled else ""
+            return KDScopeError(f"layer {name!r} does not run in the forward pass of this network{hint}")
+        often = "once, as #0" if count == 1 else f"{count} times, #0 to #{count - 1}"
+        return KDScopeError(f"layer {layer!r} does not exist: {name!r} runs {often}")
 
 
 def unwrap(model: nn.Module) -> nn.Module:

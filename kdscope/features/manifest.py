@@ -16,6 +16,7 @@ from kdscope.files import digest, read_json, replacing, write_json
 
 MANIFEST = "manifest.json"
 INDEX = "index.h5"
+LABELS = ("run",)  # names that people give and change; they are kept, but a cache is not another one for them
 
 
 def manifest_of(path: Path) -> dict[str, Any] | None:
@@ -26,9 +27,18 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise KDScopeError(f"{path / MANIFEST} has the schema {found!r}; this version of kdscope reads {SCHEMA!r}")
-    if digest(manifest["identity"]) != manifest["key"]:
+    if key_of(manifest["identity"]) != manifest["key"]:
         raise KDScopeError(f"{path / MANIFEST} was changed: its key is not that of its identity")
     return manifest
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The hash of what a cache was made from; the name of its run is no part of that, so that a run may be renamed.
+
+    >>> key_of({"weights": "w", "run": "a"}) == key_of({"weights": "w", "run": "b"}) != key_of({"weights": "v"})
+    True
+    """
+    return digest({name: value for name, value in identity.items() if name not in LABELS})
 
 
 def missing_shards(path: Path, manifest: Mapping[str, Any]) -> list[str]:
@@ -113,7 +123,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     'view.seed is 0 there and 1 here'
     """
     left, right = _flat(there), _flat(here)
-    names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
+    names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name not in LABELS]
     return "; ".join(f"{name} is {_short(left.get(name))} there and {_short(right.get(name))} here" for name in names)
 
 

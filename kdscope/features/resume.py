@@ -11,10 +11,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kdscope.errors import KDScopeError
-from kdscope.features.manifest import MANIFEST, differences, manifest_of, write_manifest
+from kdscope.features.manifest import MANIFEST, differences, key_of, manifest_of, write_manifest
 from kdscope.features.plan import Plan, check_disk
 from kdscope.features.shard import SCHEMA, damage, read_shard, shard_paths
-from kdscope.files import digest
 
 _OWN = (".h5", ".tmp", ".lock")
 
@@ -27,7 +26,7 @@ def begin(
     Raises:
         KDScopeError: another key, by the fields that differ; a folder of something else; too little room on the disk.
     """
-    manifest, key = manifest_of(out), digest(identity)
+    manifest, key = manifest_of(out), key_of(identity)
     if manifest is not None and manifest["key"] != key:
         with alone(out, 0):  # one that was stopped before its first shard may as well become this one
             if manifest["complete"] or shard_paths(out):

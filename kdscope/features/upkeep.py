@@ -25,7 +25,6 @@ class Found:
     split: str = ""
     view: str = ""
     layers: int = 0
-    dtype: str = ""
     images: int = 0
     done: int = 0
     bytes: int = 0
@@ -72,7 +71,6 @@ def describe(path: Path) -> Found:
         identity["split"],
         identity["view"]["name"],
         len(identity["layers"]),
-        identity["dtype"],
         manifest["images"],
         manifest["images"] if manifest["complete"] else _committed(path),
         taken,

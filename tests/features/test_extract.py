@@ -193,6 +193,13 @@ def test_another_key_is_refused_by_the_field_that_differs(extract, change, field
     assert snapshot(cache.path) == before
 
 
+def test_a_run_may_be_renamed(extract):
+    first = extract(identity={"run": "before"})
+    assert extract(identity={"run": "after"}).identity == first.identity
+    with pytest.raises(KDScopeError, match=r"else: weights is \S+ there and w here$"):
+        extract(identity={"run": "after", "weights": "w"})
+
+
 def test_other_weights_and_other_data_are_refused(extract, net, dataset):
     extract()
     net.fc.bias.data[0] += 1

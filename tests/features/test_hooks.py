@@ -72,6 +72,16 @@ def test_layers_that_do_not_run_are_named(images):
         capture(images)
 
 
+def test_a_glob_leaves_out_what_does_not_run(images):
+    net = Twice()
+    with Capture(net, ["*", "@relu#1", "@*#7"]) as capture:
+        assert list(capture(images).maps) == ["relu", "relu#1", "fc"]
+    with Capture(net, ["@relu#2"]) as capture, pytest.raises(KDScopeError, match="'relu' runs 2 times"):
+        capture(images)
+    with Capture(net, ["unus*"]) as capture, pytest.raises(KDScopeError, match="'unused' does not run"):
+        capture(images)
+
+
 @pytest.mark.parametrize("patterns", [["conv"], ["bn", "penultimate"], ["@conv2d"]])
 def test_the_gradient_flows_through_what_was_caught(net, images, patterns):
     with Capture(net.train(), patterns) as capture:
