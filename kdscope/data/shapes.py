@@ -206,7 +206,7 @@ class _Pictures:
         return picture + opaque[:, None] * (colour - picture), cover
 
     def pattern(self, kind: Tensor, number: int, x: Tensor, y: Tensor) -> Tensor:
-        """Which of its two colours each point of a shape has, 0 or 1, [B, H, W]: by class, or by chance if they are few."""
+        """Which of its two colours a point of a shape has, 0 or 1, [B, H, W]: by class, or else by chance."""
         chosen = self.integers(f"pattern-{number}", len(PATTERNS))
         chosen = kind // len(NAMES) if self.classes > len(NAMES) else chosen
         across, down = (3 * math.pi * x).sin(), (3 * math.pi * y).sin()
