@@ -22,7 +22,7 @@ from kdscope.sources import Subject
 
 COLUMNS = (
     *("pair", "group", "a_group", "method", "architecture", "seed", "seeds", "epoch"),
-    *("baseline", "control", "gain", "gain_low", "gain_high", "excluded"),
+    *("baseline", "control", "gain", "gain_low", "gain_high", "confidence", "excluded"),
 )
 SPLITS = ("train", "test")
 
@@ -72,7 +72,7 @@ def fidelity(
                 found += [f for pair in pairs(roles) for f in _over_epochs(pair, part, named, confidence)]
             findings += [(part, str(f.pair.b.seed), f) for f in found]
             findings += [(part, "all", f) for f in over_groups(found, confidence)]
-    rows = [_row(roles, part, view, seed, finding) for part, seed, finding in findings]
+    rows = [_row(roles, part, view, seed, finding) | {"confidence": confidence} for part, seed, finding in findings]
     table = _ordered(tidy(rows, COLUMNS))
     return Report(table, short(table), (*roles.notes, *verdicts(table, parts[-1])))
 

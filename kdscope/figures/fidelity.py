@@ -129,7 +129,7 @@ def _rows(axes: Axes, order: list[str], title: str, label: str) -> None:
     axes.grid(axis="y", visible=False)
     axes.use_sticky_edges = False  # else what ends at the widest bar is cut in half
     axes.margins(x=0.05)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.set_title(title)
     axes.set_xlabel(label)
 
@@ -149,7 +149,8 @@ def _legend(figure: Figure, main: pd.DataFrame, colour: dict) -> None:
         side: [text.partition(": ")[2] for text in sorted(said) if text.startswith(side)]
         for side in ("floor", "ceiling")
     }
-    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label="student, 95 % interval")]
+    sure = main["confidence"].iloc[0]
+    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label=f"student, {sure:.0%} interval")]
     if (main["seed"] == "all").any():
         handles.append(Line2D([], [], color=colour["student"], marker="|", linestyle="", alpha=0.5, label="one seed"))
     handles += [

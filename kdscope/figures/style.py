@@ -77,10 +77,11 @@ def marks(names: Sequence[str], kinds: Sequence[str] = MARKERS) -> dict[str, str
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend under all panels, with as many columns as there is room for."""
-    letter, mark = 0.053, 0.55  # inches: a letter of 7 points, and the line or marker with its gaps
-    longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = max(1, int(figure.get_figwidth() / (longest * letter + mark)))
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=min(columns, len(handles)))
+    for columns in range(min(6, len(handles)), 0, -1):
+        legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def brief(name: str, most: int = 26) -> str:
