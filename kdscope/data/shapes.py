@@ -1,10 +1,9 @@
 """Generated pictures whose foreground is known: what attention should find can be scored against truth.
 
 Each picture has a textured background and one to three shapes. The label is the outline of the *largest* shape (with
-more than
-twelve classes: its outline and its pattern), which is drawn last and so is never covered; the others, at most 0.6 as
-large, are distractors of other classes. Colours, patterns, textures, places, sizes and rotations are drawn at random
-and say nothing of the label. Everything is a function of (seed, split, index).
+more than twelve classes: its outline and its pattern), which is drawn last and so is never covered; the others, at most
+half as wide, are distractors of other classes. Colours, patterns, textures, places, sizes and rotations are drawn at
+random and say nothing of the label. Everything is a function of (seed, split, index).
 """
 
 import math
@@ -144,14 +143,14 @@ class _Pictures:
         """Images, labels, masks of the labelled shape, and boxes of all."""
         labels = self.integers("label", self.classes)
         count = 1 + self.integers("count", SHAPES)
-        radius = self.uniform("radius", 0.2, 0.34) * self.size
+        radius = self.uniform("radius", 0.25, 0.4) * self.size
         place = [radius + self.uniform(axis) * (self.size - 2 * radius) for axis in "xy"]
         tint = self.uniform("tint", each=3)
         picture = self.background(tint)
         covers, kinds = [], []
         for number in (2, 1):
             kind = (labels + 1 + self.integers(f"kind-{number}", self.classes - 1)) % self.classes
-            small = radius * self.uniform(f"radius-{number}", 0.4, 0.6)
+            small = radius * self.uniform(f"radius-{number}", 0.3, 0.5)
             away = self.far_from(place, small, number)
             picture, cover = self.paint(picture, tint, number, kind, small, away, number < count)
             covers, kinds = [cover, *(earlier & ~cover for earlier in covers)], [kind, *kinds]
@@ -160,13 +159,13 @@ class _Pictures:
         boxes = tight_boxes(masks)
         kinds = torch.stack([labels, *kinds], dim=1)[..., None]
         rows = torch.cat([kinds.float(), boxes], dim=-1).where(boxes[..., :1] >= 0, -1.0)
-        grain = self.uniform("grain", -0.07, 0.07, each=3 * self.size**2).view(picture.shape)
+        grain = self.uniform("grain", -0.05, 0.05, each=3 * self.size**2).view(picture.shape)
         images = (255 * (picture + grain)).round().clamp(0, 255).to(torch.uint8)
         return images, labels, masks[:, 0], rows
 
     def background(self, tint: Tensor) -> Tensor:
         """Blotches and a grating around a tint: float64 [B, 3, H, W], about 0.15 to 0.85."""
-        blotches = self.uniform("blotches", -0.2, 0.2, each=3 * 25).view(-1, 3, 5, 5)
+        blotches = self.uniform("blotches", -0.15, 0.15, each=3 * 25).view(-1, 3, 5, 5)
         blotches = F.interpolate(blotches, (self.size, self.size), mode="bicubic", align_corners=True)
         angle, period, phase = (self.uniform(f"grating-{what}")[..., None] for what in ("angle", "period", "phase"))
         along = self.x * (math.pi * angle).cos() + self.y * (math.pi * angle).sin()
