@@ -55,7 +55,8 @@ class Run:
             raise KDScopeError(
                 f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out"
             )
-        if path.exists() and (not path.is_dir() or any(p.name != ".lock" for p in path.iterdir())):
+        debris = {".lock", "environment.json", "checkpoints"}  # all that a run killed at its birth can have left
+        if path.exists() and (not path.is_dir() or any(p.name not in debris for p in path.iterdir())):
             raise KDScopeError(f"{path} exists and is not an empty directory; choose another --out")
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,122 @@
+"""The main job on the embedded digits: two teachers, a student alone and three distilled ones, three seeds of each.
+
+It shows the tool, not what distillation can do: on so easy a task a student hardly needs a teacher, and where that is
+so the table says so.
+"""
+
+import logging
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import joblib
+
+from kdscope import api, models
+from kdscope.run import Run
+
+if TYPE_CHECKING:
+    from kdscope.analyses.base import Report
+
+say = logging.getLogger("kdscope").info
+
+SEEDS = (0, 1, 2)
+TEACHER, STUDENT = "resnet20", "resnet8"
+SETTINGS: dict[str, Any] = {"data": "digits", "epochs": 10, "device": "cpu"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of training, repeated with each seed."""
+
+    name: str
+    model: str
+    augment: str
+    method: str = "none"
+    teachers: tuple[str, ...] = ()
+
+
+ARMS = (
+    Arm("teacher-weak", TEACHER, "weak"),
+    Arm("teacher-strong", TEACHER, "strong"),
+    Arm("alone", STUDENT, "standard"),
+    Arm("kd", STUDENT, "standard", "kd", ("teacher-weak",)),
+    Arm("at", STUDENT, "standard", "at", ("teacher-weak",)),
+    Arm("ensemble", STUDENT, "standard", "kd", ("teacher-weak", "teacher-strong")),
+)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo left: the runs of each arm, the report on fidelity, and one row of text for each arm."""
+
+    runs: dict[str, list[Run]]
+    report: "Report"
+    rows: list[dict[str, str]]
+
+
+def demo(out: str | Path) -> Demo:
+    """Train, extract, analyse and draw. Started again, it goes on where it stopped."""
+    out = Path(out)
+    _train_all(out, [arm for arm in ARMS if not arm.teachers])
+    _train_all(out, [arm for arm in ARMS if arm.teachers])
+    runs = {arm.name: [Run(_place(out, arm.name, seed)) for seed in SEEDS] for arm in ARMS}
+    students = [run for arm in ARMS if arm.model == STUDENT for run in runs[arm.name]]
+    report = api.analyze("fidelity", *students, out=out / "fidelity", device="cpu")
+    return Demo(runs, report, [_row(arm, runs[arm.name], report) for arm in ARMS])
+
+
+def _train_all(out: Path, arms: list[Arm]) -> None:
+    """One run on each core: networks this small gain little from a second thread, and lose much on a busy machine."""
+    jobs = [(arm, seed) for arm in arms for seed in SEEDS]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        results = joblib.Parallel(n_jobs=min(cores, len(jobs)), return_as="generator_unordered")(
+            joblib.delayed(_train)(out, arm, seed) for arm, seed in jobs
+        )
+        for k, line in enumerate(results, 1):
+            say(f"[{k}/{len(jobs)}] {line}")
+
+
+def _train(out: Path, arm: Arm, seed: int) -> str:
+    path = _place(out, arm.name, seed)
+    if (path / "config.yaml").is_file():
+        run = api.resume(path)
+    else:
+        teachers = [Run(_place(out, name, seed)) for name in arm.teachers]
+        settings = SETTINGS | {"model": arm.model, "augment": arm.augment, "method": arm.method, "seed": seed}
+        run = api.train(path, teachers=teachers, **settings)
+    return f"{run.name}: test accuracy {100 * run.summary['test_accuracy']:.1f} %, {run.summary['seconds']:.0f} s"
+
+
+def _place(out: Path, name: str, seed: int) -> Path:
+    return out / f"{name}-seed{seed}"
+
+
+def _row(arm: Arm, runs: list[Run], report: "Report") -> dict[str, str]:
+    """Accuracy over the seeds, fidelity to what it learned from, and what the network costs."""
+    accuracies = [100 * run.summary["test_accuracy"] for run in runs]
+    cost = models.profile(runs[0].model(), runs[0].dataset().image_size)
+    return {
+        "training": arm.name,
+        "network": arm.model,
+        "accuracy %": f"{statistics.mean(accuracies):.1f} ± {statistics.stdev(accuracies):.1f}",
+        **_fidelity(arm, report),
+        "parameters": f"{cost.parameters:,}",
+        "MB": f"{cost.megabytes:.2f}",
+        "ms": f"{cost.latency_ms:.2f}",
+    }
+
+
+def _fidelity(arm: Arm, report: "Report") -> dict[str, str]:
+    """Agreement with, and divergence from, the teacher or the ensemble, over all seeds, on test."""
+    table = report.table
+    pair = "ensemble-student" if len(arm.teachers) > 1 else "teacher-student"
+    chosen = table["b"].str.startswith(f"{arm.name}-seed") & (table["pair"] == pair) & (table["seed"] == "all")
+    rows = table[chosen & (table["split"] == "test")].set_index("measure")
+    if not arm.teachers:
+        return {"agreement %": "", "KL": ""}
+    agreement, kl = rows.loc["agreement"], rows.loc["kl-teacher-student"]
+    interval = f"{100 * agreement.value:.1f} [{100 * agreement.ci_low:.1f}, {100 * agreement.ci_high:.1f}]"
+    return {"agreement %": interval, "KL": f"{kl.value:.3f}"}
