@@ -95,7 +95,7 @@ class Subject:
     ) -> FeatureCache:
         network = load()
         if not path.exists():
-            say(f"extracting {self.name}, {split} ({view}): {path}")
+            say(f"extracting {self.name}: {path.stem}")
         cache = extract_features(
             network, self.dataset, split, path, view=view, view_seed=view_seed, device=resolve_device(self.device),
             identity={"model": name, "run": self.name, "weights": models.weights_hash(network)}, progress=True,

@@ -14,5 +14,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(kdscope.__path_
 @pytest.mark.parametrize("name", ["kdscope", *MODULES])
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    failed, _ = doctest.testmod(
+        importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    )
     assert failed == 0
