@@ -17,7 +17,7 @@ from kdscope.config import TeacherSettings
 from kdscope.data import Dataset
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
-from kdscope.features.extract import extract_features
+from kdscope.features.kinds import extract_kind
 from kdscope.files import digest
 from kdscope.run import Run, load_teacher
 
@@ -38,6 +38,7 @@ class Subject:
         teachers: the subjects that it learned from; ensemble: how their logits were combined.
         summary: headline numbers of its run, empty for a bare cache.
         dataset: what it is asked about, None for a bare cache.
+        caches: of features, by split and view; others: of other kinds, by kind, split and view.
     """
 
     name: str
@@ -50,33 +51,42 @@ class Subject:
     summary: dict[str, Any] = field(default_factory=dict)
     dataset: Dataset | None = None
     caches: dict[tuple[str, str], FeatureCache] = field(default_factory=dict)
+    others: dict[tuple[str, str, str], FeatureCache] = field(default_factory=dict)
     folder: Path | None = None
     prefix: str = ""
     load: "Callable[[], nn.Module] | None" = None
     build: "Callable[[], nn.Module] | None" = None
     device: str = "auto"
 
-    def cache(self, split: str, view: str = "none", view_seed: int = 0) -> FeatureCache:
+    def cache(self, split: str, view: str = "none", view_seed: int = 0, *, kind: str = "features") -> FeatureCache:
         """What this network says of `split` as `view` shows it; extracted now if it is not cached.
+
+        Args:
+            kind: "features", or another kind of cache (`kdscope.features.kinds.KINDS`), such as "maps".
 
         Raises:
             KDScopeError: a bare cache that does not hold it, or a cache made from other weights or data.
         """
-        if (split, view) in self.caches:
-            return self.caches[split, view]
-        if self.load is None:
-            held = ", ".join(f"{s} ({v})" for s, v in self.caches)
-            raise KDScopeError(f"{self.name} has no cache of split {split!r}, view {view!r}; it has {held}")
-        cache = self._extract(self.load, self._path(split, view), self.architecture, split, view, view_seed)
-        self.caches[split, view] = cache
-        return cache
+        known = self.caches if kind == "features" else self.others
+        key = (split, view) if kind == "features" else (kind, split, view)
+        if key not in known:
+            if self.load is None:
+                held = [f"{s} ({v})" for s, v in self.caches] + [f"{k} of {s} ({v})" for k, s, v in self.others]
+                held = ", ".join(held)
+                what = "" if kind == "features" else f" of {kind}"
+                raise KDScopeError(f"{self.name} has no cache{what} of split {split!r}, view {view!r}; it has {held}")
+            path = self._path(split, view, kind)
+            known[key] = self._extract(self.load, path, self.architecture, split, view, view_seed, kind)
+        return known[key]
 
-    def random_init(self, split: str, view: str = "none", view_seed: int = 0) -> FeatureCache | None:
+    def random_init(
+        self, split: str, view: str = "none", view_seed: int = 0, *, kind: str = "features"
+    ) -> FeatureCache | None:
         """The same architecture before any training: a floor. None for a bare cache, whose network is not known."""
         if self.build is None:
             return None
-        path = self._path(split, view, "random-init-")
-        return self._extract(self.build, path, f"{self.architecture} (random init)", split, view, view_seed)
+        path = self._path(split, view, kind, "random-init-")
+        return self._extract(self.build, path, f"{self.architecture} (random init)", split, view, view_seed, kind)
 
     def probe_epochs(self) -> list[int]:
         """The epochs of which the run kept a probe of train and of test."""
@@ -87,20 +97,20 @@ class Subject:
         """The probe set of `split` as this network saw it after `epoch` epochs."""
         return FeatureCache(self.folder / f"probe-epoch-{epoch:04d}-{split}.kdcache")
 
-    def _path(self, split: str, view: str, kind: str = "") -> Path:
-        return self.folder / f"{self.prefix}{kind}{split}-{view.replace(':', '-')}.kdcache"
+    def _path(self, split: str, view: str, kind: str, control: str = "") -> Path:
+        end = "" if kind == "features" else f"-{kind}"
+        return self.folder / f"{self.prefix}{control}{split}-{view.replace(':', '-')}{end}.kdcache"
 
     def _extract(
-        self, load: "Callable[[], nn.Module]", path: Path, name: str, split: str, view: str, view_seed: int
+        self, load: "Callable[[], nn.Module]", path: Path, name: str, split: str, view: str, view_seed: int, kind: str
     ) -> FeatureCache:
         network = load()
         if not path.exists():
             say(f"extracting {self.name}: {path.stem}")
-        cache = extract_features(
+        return extract_kind(kind)(
             network, self.dataset, split, path, view=view, view_seed=view_seed, device=resolve_device(self.device),
             identity={"model": name, "run": self.name, "weights": models.weights_hash(network)}, progress=True,
         )  # fmt: skip
-        return cache
 
 
 def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "auto") -> list[Subject]:
@@ -122,7 +132,10 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
             name = source.identity.get("run") or source.path.stem
             bare[weights] = Subject(name=name, architecture=source.identity.get("model") or name, group=weights)
             found.append(bare[weights])
-        bare[weights].caches[source.split, source.view] = source
+        if source.kind == "features":
+            bare[weights].caches[source.split, source.view] = source
+        else:
+            bare[weights].others[source.kind, source.split, source.view] = source
     return found
 
 

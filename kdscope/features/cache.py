@@ -156,6 +156,22 @@ class FeatureCache:
             raise unknown("layer", layer, self.layers, str(self.path))
         return Stored(self, self._arrays[f"features/{layer}"])
 
+    @property
+    def kind(self) -> str:
+        """What it holds: "features", or what its producer calls it, such as "maps"."""
+        return self.identity.get("kind", "features")
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all arrays, as `array` takes them."""
+        return list(self._arrays)
+
+    def array(self, name: str) -> Stored:
+        """The array of that name, [N, ...], read as it is indexed; an unknown one is a KDScopeError."""
+        if name not in self._arrays:
+            raise unknown("array", name, self._arrays, str(self.path))
+        return Stored(self, self._arrays[name])
+
     def blocks(self, layers: Sequence[str] | None = None, size: int = 1024) -> Iterator[dict[str, np.ndarray]]:
         """Blocks of at most `size` images, in order, by name: layers, and `logits`, `labels`, `index`."""
         names = self.layers if layers is None else layers

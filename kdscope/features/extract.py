@@ -1,35 +1,59 @@
-"""Extraction: run a network over a split once, and keep on disk what it says of each image.
-
-Batches are fixed by (images, batch size) alone, whatever the number of ranks and however often the extraction was
-killed, because a network's rounding depends on what stands beside an image in its batch: a shard holds whole batches,
-and those that are missing are computed again as the same batches.
-"""
+"""What one network says of each image: its logits and chosen features, run once over a split and kept on disk."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import kdscope
-from kdscope.data import Batches, Dataset, Split
+from kdscope.data import Dataset, Split
+from kdscope.data.batches import Batch
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.features.hooks import Capture, unwrap
-from kdscope.features.manifest import finalise, missing_shards, spans
-from kdscope.features.plan import Plan, arrays_of, check_disk
+from kdscope.features.plan import Plan
+from kdscope.features.produce import Job, Producer, cache_path, extract_arrays
 from kdscope.features.reduce import reduction as reduction_named
-from kdscope.features.resume import alone, begin, remaining
 from kdscope.features.select import PENULTIMATE
-from kdscope.features.shard import SCHEMA
-from kdscope.features.writer import Background, ShardWriter, Transfer
 
 DTYPES = ("float16", "bfloat16", "float32")
-PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
-FLOAT16_MAX = 65504.0
+__all__ = ["FeatureProducer", "cache_path", "default_layers", "extract_features"]
+
+
+class FeatureProducer(Producer):
+    """Logits [B, C], float32, and the reduced outputs of some layers; arguments as those of `extract_features`."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], reduction: str = "pool", dtype: str | None = None):
+        if dtype is None:
+            dtype = "float32" if reduction == "attention" else "float16"
+        if dtype not in DTYPES:
+            raise unknown("feature dtype", dtype, DTYPES)
+        self._capture = Capture(model, layers, detach=True, reduce=reduction_named(reduction))
+        self._reduction, self._dtype = reduction, dtype
+
+    def __enter__(self) -> "FeatureProducer":
+        self._capture.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        self._capture.__exit__(kind, error, trace)
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        features = self._capture(batch.image)
+        return {"logits": features.logits, **{f"features/{name}": value for name, value in features.maps.items()}}
+
+    def identity(self, first: Mapping[str, Tensor]) -> dict[str, Any]:
+        layers = [name.removeprefix("features/") for name in first if name != "logits"]
+        return {"layers": layers, "reduction": self._reduction, "dtype": self._dtype, "target": None}
+
+    def dtype(self, name: str, value: Tensor) -> str:
+        return "float32" if name == "logits" else self._dtype
+
+    def reduction(self, name: str) -> str:
+        return "" if name == "logits" else self._reduction
 
 
 def extract_features(
@@ -97,70 +121,14 @@ def extract_features(
     >>> len(cache) == len(digits.test), cache.feature("0").shape[1], cache.logits.shape[1]
     (True, 768, 10)
     """
-    if dtype is None:
-        dtype = "float32" if reduction == "attention" else "float16"
-    if dtype not in DTYPES:
-        raise unknown("feature dtype", dtype, DTYPES)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
     part = dataset.split(split) if isinstance(split, str) else split
-    positions = _positions(part, limit)
     if layers is None:
         layers = default_layers(model, part.images.shape[-1])
-    make = partial(Batches, statistics=dataset, augment=view, batch_size=batch_size, seed=view_seed, device=device)
-    capture = Capture(model, layers, detach=True, reduce=reduction_named(reduction))
-    out = cache_path(out)
-    with _evaluating(model, device, PRECISIONS[precision]), capture:
-        two = part.subset(positions[:2])  # to see the shapes
-        first = capture(make(two).batch(torch.arange(len(two)), view_epoch).image)
-        arrays = arrays_of(first, len(two), reduction, dtype)
-        plan = Plan(tuple(arrays), len(positions))
-        if dry_run:
-            return plan
-        how = {
-            "layers": list(first.maps),
-            "reduction": reduction,
-            "dtype": dtype,
-            "precision": precision,
-            "target": None,
-        }
-        whole = {
-            "schema": SCHEMA,
-            **_known(model, identity),
-            **how,
-            **_shown(dataset, part, positions),
-            "view": {"name": view, "seed": view_seed, "epoch": view_epoch},
-            "versions": {"kdscope": kdscope.__version__, "torch": torch.__version__},
-        }
-        manifest = begin(out, whole, plan, dataset.classes, batch_size, str(device))
-        if manifest["complete"] and not missing_shards(out, manifest):
-            return FeatureCache(out)
-        with alone(out, rank):
-            todo = remaining(out, manifest["key"], positions, manifest["batch_size"], rank, world_size)
-            count = sum(map(len, todo))
-            check_disk(out, count, plan)
-            writer = ShardWriter(
-                out,
-                rank,
-                manifest["key"],
-                arrays,
-                batch=manifest["batch_size"],
-                rows=count,
-                shard_bytes=shard_bytes,
-                seconds=commit_seconds,
-            )
-            batches = make(part) if todo else None
-            with Background(writer) as sink, _bar(progress and rank == 0, part.name, count) as advance:
-                for index in todo:
-                    batch = batches.batch(index, view_epoch)
-                    features = capture(batch.image)
-                    sink.put(_stored(features, batch.label, batch.index, dtype))
-                    advance(len(index))
-    barrier()
-    if rank == 0:
-        finalise(out, positions)
-    barrier()
-    return FeatureCache(out)
+    job = Job(
+        view, view_seed, view_epoch, batch_size, device, precision, identity, rank, world_size, barrier, limit,
+        progress, dry_run, shard_bytes, commit_seconds,
+    )  # fmt: skip
+    return extract_arrays(model, dataset, part, out, FeatureProducer(model, layers, reduction, dtype), job)
 
 
 def default_layers(model: nn.Module, image_size: int) -> list[str]:
@@ -179,87 +147,3 @@ def default_layers(model: nn.Module, image_size: int) -> list[str]:
         classifier(network, image_size)
         layers.append(PENULTIMATE)
     return layers
-
-
-def cache_path(out: str | Path) -> Path:
-    """`out` with the suffix of a cache."""
-    out = Path(out)
-    return out if out.suffix == ".kdcache" else out.with_name(f"{out.name}.kdcache")
-
-
-def _known(model: nn.Module, identity: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The caller's part of the identity, with the weights and a name of the model in any case."""
-    known = dict(identity or {})
-    if "weights" not in known:
-        from kdscope.models import weights_hash
-
-        known["weights"] = weights_hash(unwrap(model))
-    return {"model": type(unwrap(model)).__name__, **known}
-
-
-def _shown(dataset: Dataset, part: Split, positions: Tensor) -> dict[str, Any]:
-    """The data's part of the identity."""
-    return {
-        "dataset": dataset.name,
-        "split": part.name,
-        "data": part.fingerprint,
-        "samples": spans(positions),
-        "transform": {"size": list(part.images.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
-    }
-
-
-def _positions(part: Split, limit: Tensor | None) -> Tensor:
-    if limit is None:
-        return torch.arange(len(part))
-    positions = torch.as_tensor(limit).long().cpu().unique()
-    if not len(positions) or int(positions[0]) < 0 or int(positions[-1]) >= len(part):
-        raise KDScopeError(f"the chosen images are not all in split {part.name!r}, which has 0 to {len(part) - 1}")
-    return positions
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module, device: str | torch.device, autocast: torch.dtype | None) -> Iterator[None]:
-    """The model on the device, in eval and inference mode; afterwards each module is as and where it was."""
-    modes = {module: module.training for module in model.modules()}
-    origin = next((weight.device for weight in model.parameters()), None)
-    try:
-        model.to(device).eval()
-        kind = torch.device(device).type
-        with torch.inference_mode(), torch.autocast(kind, dtype=autocast, enabled=autocast is not None):
-            yield
-    finally:
-        if origin is not None:
-            model.to(origin)
-        for module, training in modes.items():
-            module.training = training
-
-
-def _stored(features: Any, labels: Tensor, index: Tensor, dtype: str) -> Transfer:
-    """One batch in the types of the cache, on its way to the host; float16 is checked on the way."""
-    kind = getattr(torch, dtype)
-    tensors = {"logits": features.logits.float(), "labels": labels, "index": index}
-    checks = {}
-    for layer, value in features.maps.items():
-        if kind == torch.float16 and value.dtype != torch.float16:
-            checks[layer] = value.abs().amax() > FLOAT16_MAX
-        elif kind == torch.float16:
-            checks[layer] = value.isinf().any()
-        value = value.to(kind)
-        tensors[f"features/{layer}"] = value.view(torch.uint16) if kind == torch.bfloat16 else value
-    return Transfer(tensors, checks)
-
-
-@contextlib.contextmanager
-def _bar(shown: bool, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not shown or not console.is_terminal:
-        yield lambda count: None
-        return
-    columns = (TextColumn("extract {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda count: bar.advance(task, count)

@@ -1,11 +1,13 @@
 """What an extraction would write, and whether it fits the disk: known before it starts, from two images."""
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from kdscope.errors import KDScopeError
-from kdscope.features.features import Features
 from kdscope.features.shard import Array
 
 DISK_SHARE = 0.8
@@ -33,19 +35,22 @@ class Plan:
         return self.images * self.bytes_per_image
 
 
-def arrays_of(first: Features, count: int, reduction: str, dtype: str) -> list[Array]:
-    """What is stored of an image, by a forward pass over `count` of them; a layer that mixes images is refused."""
-    arrays = [
-        Array("logits", tuple(first.logits.shape[1:]), "float32"),
-        Array("labels", (), "int64"),
-        Array("index", (), "int64"),
-    ]
-    for layer, value in first.maps.items():
+def arrays_of(
+    first: Mapping[str, Tensor],
+    count: int,
+    dtype: Callable[[str, Tensor], str],
+    reduction: Callable[[str], str],
+) -> list[Array]:
+    """What is stored of an image, by what was made of `count` of them; a layer that mixes images is refused."""
+    arrays = []
+    for name, value in first.items():
+        array = Array(name, tuple(value.shape[1:]), dtype(name, value), reduction(name))
         if value.dim() == 0 or len(value) != count:
-            raise KDScopeError(
-                f"layer {layer!r} gives {tuple(value.shape)} for {count} images: it does not keep the images apart"
-            )
-        arrays.append(Array(f"features/{layer}", tuple(value.shape[1:]), dtype, reduction))
+            found = f"layer {array.layer!r} gives {tuple(value.shape)} for {count} images"
+            raise KDScopeError(f"{found}: it does not keep the images apart")
+        arrays.append(array)
+        if name == "logits":
+            arrays += [Array("labels", (), "int64"), Array("index", (), "int64")]
     return arrays
 
 

@@ -28,7 +28,7 @@ class Array:
     """What is stored of each image under one name.
 
     Args:
-        name: path in the file: `logits`, `labels`, `index`, or `features/LAYER`.
+        name: path in the file: `logits`, `labels`, `index`, `features/LAYER`, or what another producer calls it.
         shape: shape of one image's part.
         dtype: the stored type; `bfloat16`, which HDF5 does not know, lies there as its bits in `uint16`.
         reduction: `pool`, `attention`, `full`, or empty for what is no feature.
@@ -49,10 +49,17 @@ class Array:
         return int(np.prod(self.shape, dtype=np.int64)) * self.stored.itemsize
 
     @property
+    def layer(self) -> str:
+        """The last part of its name."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
     def fill(self) -> float | int:
-        """What a virtual dataset shows where a shard is gone: NaN, or -1."""
+        """What a virtual dataset shows where a shard is gone: NaN, or -1 (the largest number of an unsigned type)."""
         if self.dtype == "bfloat16":
             return 0x7FC0
+        if self.stored.kind == "u":
+            return int(np.iinfo(self.stored).max)
         return float("nan") if self.stored.kind == "f" else -1
 
     def to_json(self) -> dict[str, Any]:
@@ -125,7 +132,7 @@ def read_shard(path: Path, key: str | None = None) -> tuple[Shard, np.ndarray]:
             if key is not None and file.attrs.get("key") != key:
                 raise KDScopeError(f"{path} was made under another key than its cache; remove it")
             index = file["index"][:]
-            lengths = {len(dataset) for dataset in [*_features(file), file["logits"], file["labels"], file["index"]]}
+            lengths = {len(dataset) for dataset in [file["logits"], file["labels"], *_datasets(file)]}
     except (OSError, KeyError, RuntimeError) as error:
         raise KDScopeError(f"the shard {path} cannot be read: {one_line(error)}") from error
     if lengths != {len(index)}:
@@ -161,8 +168,10 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _features(file: h5py.File) -> list[h5py.Dataset]:
-    return list(file["features"].values()) if "features" in file else []
+def _datasets(file: h5py.File) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found
 
 
 def _digest(handle: BinaryIO) -> str:
