@@ -45,9 +45,14 @@ class Finding:
 
 
 def measure_pairs(
-    pairs: Sequence[Pair], split: str, view: str = "none", definition: str = "kdscope", confidence: float = 0.95
+    pairs: Sequence[Pair],
+    split: str,
+    view: str = "none",
+    definition: str = "kdscope",
+    confidence: float = 0.95,
+    family: str = "fidelity",
 ) -> list[Finding]:
-    """Each measure that knows `definition`, of each pair whose networks are known, with floors and ceilings.
+    """Each measure of a family that knows `definition`, of each pair of known networks, with floors and ceilings.
 
     Raises:
         KDScopeError: caches of different images or classes.
@@ -56,7 +61,7 @@ def measure_pairs(
     for pair in pairs:
         caches = _caches(pair, split, view)
         if caches is not None:
-            measured[pair.key] = measure_caches(pair, *caches, definition, confidence)
+            measured[pair.key] = measure_caches(pair, *caches, definition, confidence, family)
     known = [pair for pair in pairs if pair.key in measured]
     findings: list[Finding] = []
     for pair in known:
@@ -75,9 +80,10 @@ def measure_caches(
     baseline: FeatureCache | None,
     definition: str = "kdscope",
     confidence: float = 0.95,
+    family: str = "fidelity",
 ) -> dict[str, Result]:
     """The measures of what caches say of the same images: `a` those of a teacher or of the members of an ensemble."""
-    names = suitable(["labels", *(["baseline_logits"] if baseline is not None else [])], definition)
+    names = suitable(["labels", *(["baseline_logits"] if baseline is not None else [])], definition, family)
     if pair.pair in FLOORS and baseline is not None:  # what does not ask for the baseline is known from another pair
         names = [name for name in names if "baseline_logits" in MEASURES[name].card.needs]
     states = {name: MEASURES[name](definition) for name in names}

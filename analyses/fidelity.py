@@ -93,7 +93,8 @@ def _splits(splits: Sequence[str] | str | None, roles: Cast) -> list[str]:
 def _definitions(definition: Sequence[str] | str) -> list[str]:
     """The sound definition, then what else was asked for."""
     asked = definition.split(",") if isinstance(definition, str) else definition
-    known = {name for m in MEASURES if issubclass(MEASURES[m], LogitMeasure) for name in MEASURES[m].definitions}
+    logits = [MEASURES[m] for m in MEASURES if issubclass(MEASURES[m], LogitMeasure)]
+    known = {name for m in logits if m.card.family == "fidelity" for name in m.definitions}
     for name in asked:
         if name not in known:
             raise unknown("definition", name, known, "analysis 'fidelity'")

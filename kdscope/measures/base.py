@@ -22,6 +22,9 @@ INVARIANCES = {
     "class-relabelling": "one renaming of the classes for teacher, student and labels",
     "monotone": "any increasing map of the logits of an image, teacher or student (temperature is one)",
     "swap": "teacher and student in each other's place",
+    "rotation": "any orthogonal map of the features of either network, into more dimensions too",
+    "scale": "one positive factor on all features of either network",
+    "shift": "one vector added to the features of all images, another for each network",
 }
 NEEDS = ("labels", "baseline_logits")
 
@@ -42,6 +45,7 @@ class Card:
         resampling: how its uncertainty may be found: "bootstrap", "subsample" or "jackknife".
         null: its value, but for sampling noise, where teacher and student have nothing in common, if that is one number
             whatever the data; None where it depends on them (then shuffle: `kdscope.measures.controls`).
+        family: the analysis that asks for it, unless it asks for others by name.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Card:
     needs: tuple[str, ...] = ()
     resampling: str = "bootstrap"
     null: float | None = None
+    family: str = "fidelity"
 
     def __post_init__(self) -> None:
         for names, known, kind in (

@@ -78,8 +78,8 @@ def update_all(
             measure.add(pair)
 
 
-def suitable(given: Iterable[str] = (), definition: str = "kdscope") -> list[str]:
-    """Names of the measures on logits that need no more than what is `given`, and that know the definition.
+def suitable(given: Iterable[str] = (), definition: str = "kdscope", family: str = "fidelity") -> list[str]:
+    """Names of the measures on logits of a family that need no more than what is `given`, and know the definition.
 
     >>> suitable(definition="guo2024-code")
     ['agreement', 'kl-teacher-student']
@@ -91,6 +91,7 @@ def suitable(given: Iterable[str] = (), definition: str = "kdscope") -> list[str
         name
         for name in MEASURES
         if issubclass(MEASURES[name], LogitMeasure)
+        and MEASURES[name].card.family == family
         and given.issuperset(MEASURES[name].card.needs)
         and definition in MEASURES[name].definitions
     ]

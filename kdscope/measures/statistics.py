@@ -215,6 +215,18 @@ def jackknife_interval(value: float, left_out: np.ndarray, *, confidence: float 
     return value - half, value + half
 
 
+def student_interval(value: float, error: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The t interval of a value from `n` images with that standard error; NaN where n < 2.
+
+    >>> [round(bound, 2) for bound in student_interval(1.0, 0.1, 10_000)]
+    [0.8, 1.2]
+    """
+    if n < 2:
+        return math.nan, math.nan
+    half = float(student_t.ppf((1 + confidence) / 2, n - 1)) * error
+    return value - half, value + half
+
+
 def _mean_of_known(drawn: np.ndarray) -> np.ndarray:
     """Means [R] of drawn values [R, N] without the NaN among them."""
     means = drawn.mean(axis=1)
