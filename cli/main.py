@@ -48,7 +48,8 @@ def main() -> None:
     logging.getLogger("kdscope").setLevel(logging.INFO)
     try:
         sys.exit(cli.main(standalone_mode=False) or 0)
-    except click.exceptions.Abort:
+    except click.exceptions.Abort as abort:  # click's word for KeyboardInterrupt, whose message says how to go on
+        click.echo(f"kdscope: {str(abort.__cause__ or '') or 'stopped'}", err=True)
         sys.exit(130)
     except click.ClickException as error:
         click.echo(f"kdscope: {error.format_message()}", err=True)
@@ -59,6 +60,3 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt as error:
-        click.echo(f"kdscope: {error}" if str(error) else "kdscope: stopped", err=True)
-        sys.exit(130)
