@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kdscope.errors import KDScopeError, unknown
 
+# What a person is told of a value of the wrong shape, in place of the names of our classes.
+SHAPES = {
+    "model_type": "a mapping of settings is needed",
+    "dict_type": "a mapping of settings is needed",
+    "tuple_type": "a list is needed",
+}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -29,23 +35,56 @@ def to_bytes(size: int | str) -> int:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
+def _anywhere(path: Path) -> Path:
+    """A path that means the same from every working directory, as config.yaml needs it."""
+    return path.expanduser().resolve()
+
+
+def _dataset(name: str) -> str:
+    kind, _, path = name.partition(":")
+    return f"folder:{_anywhere(Path(path))}" if kind == "folder" and path else name
+
+
 Bytes = Annotated[int, BeforeValidator(to_bytes)]
+Place = Annotated[Path, AfterValidator(_anywhere)]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as `safe_load` reads it, save that a key given twice is an error: which of the two was meant?"""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            keys.add(key.value if isinstance(key, yaml.ScalarNode) else "")
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as the same value."""
+
+
+for _kind in (_Loader, _Dumper):  # PyYAML takes 1e3 for text; YAML 1.2, and whoever writes `weight: 1e3`, for a number
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
 
 
 class Settings(BaseModel):
     """A group of settings; a name that it does not know is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class DataSettings(Settings):
     """Which images, and how batches are made of them."""
 
-    name: str = "digits"
+    name: Annotated[str, AfterValidator(_dataset)] = "digits"
     augment: str = "standard"
     validation: float = Field(0.0, ge=0.0, lt=1.0)  # share of train held out
     image_size: int | None = Field(None, ge=1)
-    root: Path | None = None
+    root: Place | None = None
     download: bool = False
     batch_size: int = Field(128, ge=1)  # over all devices together
     memory_budget: Bytes = 4 * 2**30  # a split larger than this streams through a DataLoader
@@ -57,16 +96,16 @@ class NetworkSettings(Settings):
 
     name: str = "resnet20"
     pretrained: bool = False
-    checkpoint: Path | None = None
+    checkpoint: Place | None = None
     options: dict[str, Any] = {}
 
 
 class TeacherSettings(Settings):
     """One teacher: a run of kdscope, or a model's name with its weights (a file, or those that its library offers)."""
 
-    run: Path | None = None
+    run: Place | None = None
     model: str | None = None
-    checkpoint: Path | None = None
+    checkpoint: Place | None = None
     options: dict[str, Any] = {}
     weight: float = Field(1.0, gt=0)  # share in the ensemble, relative to the other teachers'
     weights_hash: str | None = None  # filled in by the run, so that a teacher that changed is noticed
@@ -81,10 +120,10 @@ class TeacherSettings(Settings):
     def parse(cls, text: str) -> "TeacherSettings":
         """A run directory, `NAME@CHECKPOINT`, or a library's name such as torchvision:resnet50 (its own weights)."""
         if (Path(text) / "config.yaml").is_file():
-            return cls(run=Path(text).resolve())
+            return cls(run=Path(text))
         name, _, checkpoint = text.partition("@")
         if checkpoint:
-            return cls(model=name, checkpoint=Path(checkpoint).resolve())
+            return cls(model=name, checkpoint=Path(checkpoint))
         if ":" in name:
             return cls(model=name)
         raise KDScopeError(
@@ -118,7 +157,7 @@ class Config(Settings):
     ensemble: Literal["mean-probability", "mean-logit", "mean-loss"] = "mean-probability"
     optim: OptimSettings = OptimSettings()
     epochs: int = Field(30, ge=1)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, ge=1)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
@@ -162,7 +201,7 @@ def load_config(
         if not equals or not key:
             raise KDScopeError(f"--set takes key.path=value, such as optim.lr=0.05, not {assignment!r}")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError:
             raise KDScopeError(f"--set {key}: {text!r} is not a YAML value") from None
         nested: Any = value
@@ -173,9 +212,9 @@ def load_config(
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML mapping from a file, by `safe_load` only."""
+    """A YAML mapping from a file; plain values alone, never objects."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error.reason
         raise KDScopeError(f"{path}: cannot be read as text ({reason})") from None
@@ -184,13 +223,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         place = f", line {mark.line + 1}" if mark is not None else ""
         raise KDScopeError(f"{path}{place}: not a YAML file ({getattr(error, 'problem', error)})") from None
     if not isinstance(values, dict):
-        raise KDScopeError(f"{path}: a YAML mapping of settings is needed, not a {type(values).__name__}")
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise KDScopeError(f"{path}: a YAML mapping of settings is needed, and it holds {found}")
     return values
 
 
 def write_yaml(config: Config) -> str:
     """The complete settings as YAML text."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,7 +257,7 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> An
             group = _group(kind, fault["loc"][:-1])
             inside = f"{where}, {'.'.join(map(str, fault['loc'][:-1]))}" if len(fault["loc"]) > 1 else where
             raise unknown("setting", str(fault["loc"][-1]), group.model_fields, inside) from None
-        message = fault["msg"].removeprefix("Value error, ")
+        message = SHAPES.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
         given = f" (given: {fault['input']!r})" if not isinstance(fault["input"], Mapping) else ""
         raise KDScopeError(f"{where}: {place + ': ' if place else ''}{message}{given}") from None
 
