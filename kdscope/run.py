@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,22 +43,29 @@ class Run:
         self.path = Path(path).resolve()
         if not (self.path / "config.yaml").is_file():
             raise KDScopeError(f"{path} is not a run directory: it has no config.yaml")
-        self.config = load_config(self.path / "config.yaml")
+        config = load_config(self.path / "config.yaml")
+        self.config = config.model_copy(update={"teachers": tuple(self._found(t) for t in config.teachers)})
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
+    def _found(self, teacher: TeacherSettings) -> TeacherSettings:
+        """A teacher's run that was moved together with this one, found where it now lies beside it.
+
+        The hash of the teacher's weights, which is checked when it is loaded, tells it from another of that name.
+        """
+        if teacher.run is None or teacher.run.exists():
+            return teacher
+        tails = [Path(*teacher.run.parts[k:]) for k in range(1, len(teacher.run.parts))]
+        places = (parent / tail for parent in self.path.parents for tail in tails)
+        moved = next((place for place in places if (place / "config.yaml").is_file()), teacher.run)
+        return teacher.model_copy(update={"run": moved})
+
     @classmethod
     def create(cls, path: str | Path, config: Config) -> "Run":
         """Make the directory for a new run; one that already holds a run is refused."""
+        cls.check_free(path)
         path = Path(path).resolve()
-        if (path / "config.yaml").exists():
-            raise KDScopeError(
-                f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out"
-            )
-        debris = {".lock", "environment.json", "checkpoints"}  # all that a run killed at its birth can have left
-        if path.exists() and (not path.is_dir() or any(p.name not in debris for p in path.iterdir())):
-            raise KDScopeError(f"{path} exists and is not an empty directory; choose another --out")
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -65,6 +73,21 @@ class Run:
         write_json(path / "environment.json", environment())
         write_text(path / "config.yaml", write_yaml(config))
         return cls(path)
+
+    @staticmethod
+    def check_free(path: str | Path) -> None:
+        """Raise if a new run cannot be made at `path`; what a run that was killed at its birth left is no hindrance."""
+        path = Path(path).resolve()
+        if (path / "config.yaml").exists():
+            raise KDScopeError(
+                f"{path} already holds a run; continue it with `kdscope train --resume {path}`, or choose another --out"
+            )
+        debris = {".lock", "environment.json", "checkpoints"}
+        drafts = re.compile(r"\.(environment\.json|config\.yaml)\.\d+\.tmp")
+        if path.exists() and (
+            not path.is_dir() or any(p.name not in debris and not drafts.fullmatch(p.name) for p in path.iterdir())
+        ):
+            raise KDScopeError(f"{path} exists and is not an empty directory; choose another --out")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

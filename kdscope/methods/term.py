@@ -48,7 +48,10 @@ class Term(nn.Module):
             layers = layers[role]
         if layers == "stages":
             return None
-        return (layers,) if isinstance(layers, str) else tuple(layers)
+        layers = (layers,) if isinstance(layers, str) else layers
+        if not isinstance(layers, Sequence) or not all(isinstance(layer, str) for layer in layers):
+            raise KDScopeError(f"term {self.name!r}: `layers` takes names such as [layer2, layer3], not {layers!r}")
+        return tuple(layers)
 
     @classmethod
     def settings(cls) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Learner(nn.Module):
             yield
 
     def forward(self, image: Tensor, label: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        teachers = self.teach(image)  # first, while the student's activations do not yet hold memory: a tenth faster on CPU
+        # The teachers first, while the student's activations do not yet hold memory: a tenth faster on CPU.
+        teachers = self.teach(image)
         student = self._listen(image)
         with torch.autocast(image.device.type, enabled=False):  # losses are float32, whatever the networks run in
             values = self.objective(student, teachers, Batch(image, label, index, None))

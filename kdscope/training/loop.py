@@ -19,7 +19,7 @@ from kdscope.training.learner import Learner
 from kdscope.training.log import TrainingLog
 from kdscope.training.optim import learning_rate, make_optimizer, set_learning_rate
 from kdscope.training.probe import write_probe
-from kdscope.training.ranks import make_fabric
+from kdscope.training.ranks import check_shares, make_fabric
 from kdscope.training.stop import Interrupted, StopSignal
 from kdscope.training.tally import Tally
 
@@ -32,7 +32,10 @@ def start(config: Config, out: str | Path) -> Run:
             disk, or a term that became NaN. Nothing is written before everything has been checked.
         Interrupted: Ctrl-C or SIGTERM; the run can be resumed.
     """
+    check_shares(config.data.batch_size, config.devices)
     fabric = make_fabric(config.device, config.devices, config.precision)
+    if fabric.is_global_zero:
+        Run.check_free(out)  # before the data are read, which can take long
     config, dataset, learner = prepare(config)
     if fabric.is_global_zero:
         Run.create(out, config)
@@ -45,6 +48,7 @@ def resume(path: str | Path) -> Run:
     run = Run(path)
     if run.finished:
         return run
+    check_shares(run.config.data.batch_size, run.config.devices)
     fabric = make_fabric(run.config.device, run.config.devices, run.config.precision)
     _, dataset, learner = prepare(run.config)
     return fit(run, fabric, dataset, learner)
@@ -123,7 +127,8 @@ def _fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
     began = time.monotonic() - progress.seconds
 
     def save() -> None:
-        kept = "the last good checkpoint is kept" if progress.rows or progress.step else "nothing was saved yet"
+        saved = (checkpoints / "last.safetensors").is_file()
+        kept = "the last good checkpoint is kept" if saved else "no checkpoint was saved before"
         tally.check(progress.epoch + (progress.step > 0), f"{kept} in {checkpoints}")
         progress.seconds = time.monotonic() - began
         rng = fabric.all_gather(_get_rng()).reshape(fabric.world_size, -1)
@@ -218,7 +223,7 @@ def _share_buffers(fabric: Fabric, student: nn.Module) -> None:
 
 def _seed(seed: int, epoch: int, rank: int) -> None:
     """Dropout and the like start each epoch from a state that (seed, epoch, rank) alone decides."""
-    torch.manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + rank)
+    torch.manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + rank) % 2**63)
 
 
 def _get_rng() -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kdscope import models
 from kdscope.data import Dataset, Split
-from kdscope.features.manifest import manifest_of
 from kdscope.features.extract import extract_features
+from kdscope.features.manifest import manifest_of
 from kdscope.run import Run
 
 

@@ -41,6 +41,17 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto")
     return fabric
 
 
+def check_shares(batch_size: int, devices: int) -> None:
+    """Raise, before any process is started, if the processes cannot have equal shares of a batch."""
+    local, nodes = _started_by(devices)
+    processes = local * nodes
+    if batch_size % processes:
+        near = max(1, round(batch_size / processes)) * processes
+        raise KDScopeError(
+            f"a batch of {batch_size} images cannot be shared equally by {processes} devices; try --batch-size {near}"
+        )
+
+
 def _started_by(devices: int) -> tuple[int, int]:
     """(processes on this node, nodes), as torchrun or SLURM tell them, or `devices` on one node."""
     env = os.environ

@@ -74,6 +74,8 @@ def test_layers_can_be_named():
         ({"student": ["layer3"]}, "gives no layers for the teacher"),
         ({"student": ["layer3"], "teacher": ["layer3", "layer4"]}, "gives 1 of the student"),
         ({"student": ["layer9"], "teacher": ["layer4"]}, "no layer matches 'layer9'"),
+        (3, r"`layers` takes names such as \[layer2, layer3\], not 3"),
+        ([1, 2], "`layers` takes names"),
     ],
 )
 def test_layers_that_do_not_pair(layers, message):

@@ -262,6 +262,8 @@ def test_a_term_that_turns_nan_stops_the_run_and_the_last_good_checkpoint_stays(
         ({"optim": {"lrr": 1}}, "unknown setting 'lrr' .*; nearest: lr"),
         ({"teachers": ["nowhere"]}, "teacher 'nowhere' is not a run directory"),
         ({"precision": "16", "device": "cpu"}, "precision 16 needs a CUDA device"),
+        ({"devices": 3, "device": "cpu"}, "a batch of 256 images cannot be shared equally by 3 devices; try .* 255"),
+        ({"terms": {"cross-entropy": {"label_smoothing": "abc"}}}, r"label_smoothing must be in \[0, 1\), not 'abc'"),
         ({"assignments": ["epochs"]}, "--set takes key.path=value"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml: cannot be read"),
     ],
@@ -289,6 +291,31 @@ def test_a_directory_that_is_taken_is_refused(teacher, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(KDScopeError, match="exists and is not an empty directory"):
         kdscope.train(tmp_path, **QUICK)
+
+
+def test_a_taken_directory_is_refused_before_the_data_are_read(teacher):
+    with pytest.raises(KDScopeError, match="already holds a run"):
+        kdscope.train(teacher.path, data="folder:nowhere")
+
+
+def test_what_a_run_killed_at_its_birth_left_is_no_hindrance(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for name in (".lock", "environment.json", ".config.yaml.1234.tmp", ".environment.json.9.tmp"):
+        (tmp_path / name).touch()
+    Run.check_free(tmp_path)
+
+
+def test_a_run_moved_with_its_teacher_finds_it(tmp_path):
+    teacher = kdscope.train(tmp_path / "runs" / "teachers" / "t", **QUICK | {"epochs": 1})
+    kdscope.train(tmp_path / "runs" / "s", teachers=[teacher], method="kd", **QUICK | {"epochs": 1})
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    run = Run(tmp_path / "moved" / "s")
+    assert run.config.teachers[0].run == tmp_path / "moved" / "teachers" / "t"
+    assert len(run.teachers()) == 1
+
+
+def test_a_date_is_a_seed(tmp_path):
+    assert kdscope.train(tmp_path / "run", **QUICK | {"epochs": 1}, seed=20261231).finished
 
 
 def test_a_run_that_another_process_holds_is_refused(tmp_path):
