@@ -21,8 +21,11 @@ EXAMPLES = """\b
 @click.option("--view", help="Augmentation under which the images are shown [none].")
 @click.option("--baseline", multiple=True, help="Run trained without a teacher: the floor; repeatable.")
 @click.option("--teacher", multiple=True, help="Run or cache to compare with instead of the own teacher; repeatable.")
+@click.option("--option", "assigned", multiple=True, metavar="KEY=VALUE", help="Of this analysis alone; repeatable.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to extract.")
-def analyze(name: str, sources: tuple[str, ...], out: Path | None, device: str, **options: Any) -> None:
+def analyze(
+    name: str, sources: tuple[str, ...], out: Path | None, device: str, assigned: tuple[str, ...], **options: Any
+) -> None:
     """Answer the question NAME (such as fidelity) about runs and caches.
 
     What is not cached yet is extracted first. Without a student trained without a teacher (among the sources, or by
@@ -32,12 +35,38 @@ def analyze(name: str, sources: tuple[str, ...], out: Path | None, device: str, 
     from kdscope.analyses.base import default_out
 
     given = {option: value for option, value in options.items() if value not in (None, ())}
+    given |= assignments(assigned, given)
     report = api.analyze(name, *sources, out=out or default_out(name, sources), device=device, **given)
     show(report.summary)
     for note in report.notes:
         click.echo(f"- {note}")
     for path in (report.csv, *report.figures):
         click.echo(path)
+
+
+def assignments(texts: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """Options KEY=VALUE, each value read as YAML; a KDScopeError for other text, or an option that is given twice.
+
+    >>> assignments(("layers=[layer2, layer3]", "folds=3"), {})
+    {'layers': ['layer2', 'layer3'], 'folds': 3}
+    """
+    import yaml
+
+    from kdscope.errors import KDScopeError
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        key = key.strip().replace("-", "_")
+        if not key or not sign:
+            raise KDScopeError(f"--option {text!r} is not KEY=VALUE, such as --option confidence=0.9")
+        if key in found or key in given:
+            raise KDScopeError(f"option {key!r} is given twice")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise KDScopeError(f"--option {key}: {value!r} is not YAML: {' '.join(str(error).split())}") from error
+    return found
 
 
 def show(summary: Any) -> None:

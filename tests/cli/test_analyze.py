@@ -51,6 +51,22 @@ def test_the_teacher_and_the_baseline_can_be_named(caches, tmp_path):
     assert (tmp_path / "out" / "fidelity-origins.png").is_file()
 
 
+def test_options_of_an_analysis(caches, tmp_path):
+    wide = run("fidelity", *caches, "--option", "confidence=0.5", "--out", tmp_path / "wide")
+    assert wide.exit_code == 0
+    assert set(pd.read_csv(tmp_path / "wide" / "fidelity.csv")["confidence"]) == {0.5}
+    for text, message in (
+        ("confidense=0.5", "unknown option 'confidense' in analysis 'fidelity'; nearest: confidence"),
+        ("confidence", "'confidence' is not KEY=VALUE"),
+        ("confidence=[", "is not YAML"),
+    ):
+        with pytest.raises(KDScopeError, match=message):
+            run("fidelity", *caches, "--option", text, "--out", tmp_path / "no")
+    with pytest.raises(KDScopeError, match="given twice"):
+        run("fidelity", *caches, "--splits", "test", "--option", "splits=test", "--out", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_default_place(caches, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "analysis-fidelity/fidelity.csv" in run("fidelity", *caches).stdout
