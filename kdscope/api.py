@@ -1,6 +1,6 @@
 """What the commands do, as functions: `kdscope.train`, `kdscope.extract`, `kdscope.analyze`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,8 @@ def settings(
     overrides: dict[str, Any] = {}
     for key, value in options.items():
         nested = value
-        for part in reversed(SHORT.get(key, key).split(".")):
+        place = key if isinstance(value, Mapping) else SHORT.get(key, key)  # data={...} is the whole group
+        for part in reversed(place.split(".")):
             nested = {part: nested}
         overrides = merge(overrides, nested)
     if teachers:

@@ -18,6 +18,8 @@ from kdscope.data import Dataset
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.kinds import extract_kind
+from kdscope.features.manifest import missing_shards
+from kdscope.features.produce import shown
 from kdscope.files import digest
 from kdscope.run import Run, load_teacher
 
@@ -38,6 +40,7 @@ class Subject:
         teachers: the subjects that it learned from; ensemble: how their logits were combined.
         summary: headline numbers of its run, empty for a bare cache.
         dataset: what it is asked about, None for a bare cache.
+        weights: hash of its weights where a record has it, so that a cache can be known without loading the network.
         caches: of features, by split and view; others: of other kinds, by kind, split and view.
     """
 
@@ -54,6 +57,7 @@ class Subject:
     others: dict[tuple[str, str, str], FeatureCache] = field(default_factory=dict)
     folder: Path | None = None
     prefix: str = ""
+    weights: str | None = None
     load: "Callable[[], nn.Module] | None" = None
     build: "Callable[[], nn.Module] | None" = None
     device: str = "auto"
@@ -76,7 +80,10 @@ class Subject:
                 what = "" if kind == "features" else f" of {kind}"
                 raise KDScopeError(f"{self.name} has no cache{what} of split {split!r}, view {view!r}; it has {held}")
             path = self._path(split, view, kind)
-            known[key] = self._extract(self.load, path, self.architecture, split, view, view_seed, kind)
+            found = self._on_disk(path, split, view, view_seed)
+            if found is None:
+                found = self._extract(self.load, path, self.architecture, split, view, view_seed, kind)
+            known[key] = found
         return known[key]
 
     def random_init(
@@ -101,6 +108,20 @@ class Subject:
         end = "" if kind == "features" else f"-{kind}"
         return self.folder / f"{self.prefix}{control}{split}-{view.replace(':', '-')}{end}.kdcache"
 
+    def _on_disk(self, path: Path, split: str, view: str, view_seed: int) -> FeatureCache | None:
+        """The cache at `path` if it is complete, and of these weights and images: known without loading them."""
+        if self.weights is None or not path.exists():
+            return None
+        import torch
+
+        part = self.dataset.split(split)
+        wanted = {"weights": self.weights, "view": {"name": view, "seed": view_seed, "epoch": 0}}
+        try:
+            cache = FeatureCache(path, wanted | shown(self.dataset, part, torch.arange(len(part))))
+        except KDScopeError:
+            return None  # what is wrong there is for the extraction to say
+        return cache if cache.complete and not missing_shards(path, cache.manifest) else None
+
     def _extract(
         self, load: "Callable[[], nn.Module]", path: Path, name: str, split: str, view: str, view_seed: int, kind: str
     ) -> FeatureCache:
@@ -117,7 +138,8 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
     """A subject for each run; bare caches with the same weights (train and test, say) are one subject.
 
     Raises:
-        KDScopeError: a path that is neither a run directory nor a cache.
+        KDScopeError: a path that is neither a run directory nor a cache, or two caches of one network whose splits have
+            one name and other images.
     """
     found: list[Subject] = []
     bare: dict[str, Subject] = {}
@@ -129,13 +151,12 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
             continue
         weights = source.identity.get("weights", source.key)
         if weights not in bare:
-            name = source.identity.get("run") or source.path.stem
+            name = source.identity.get("run") or source.path.stem.removesuffix(f"-{source.split}")
             bare[weights] = Subject(name=name, architecture=source.identity.get("model") or name, group=weights)
             found.append(bare[weights])
-        if source.kind == "features":
-            bare[weights].caches[source.split, source.view] = source
-        else:
-            bare[weights].others[source.kind, source.split, source.view] = source
+        one, key = bare[weights], (source.split, source.view)
+        held, key = (one.caches, key) if source.kind == "features" else (one.others, (source.kind, *key))
+        held.setdefault(key, source).check_compatible(source)
     return found
 
 
@@ -144,7 +165,8 @@ def open_source(path: str | Path) -> Run | FeatureCache:
     path = Path(path)
     if (path / "config.yaml").is_file():
         return Run(path)
-    if (path / "manifest.json").is_file() or path.suffix == ".kdcache":
+    beside = path.with_name(f"{path.name}.kdcache")
+    if (path / "manifest.json").is_file() or path.suffix == ".kdcache" or (not path.exists() and beside.exists()):
         return FeatureCache(path)
     raise KDScopeError(f"{path} is neither a run directory (config.yaml) nor a feature cache (manifest.json)")
 
@@ -164,6 +186,7 @@ def of_run(run: Run, device: str = "auto") -> Subject:
         summary=summary,
         dataset=run.dataset(),
         folder=run.path / "features",
+        weights=summary.get("weights_hash"),
         load=run.model,
         build=functools.partial(_untrained, run),
         device=device,
@@ -178,11 +201,13 @@ def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subj
         name = teacher.model if teacher.checkpoint is None else f"{teacher.model}@{teacher.checkpoint.name}"
         return Subject(
             name=name, architecture=teacher.model, group=name, dataset=dataset, folder=folder, prefix=prefix, load=load,
-            device=device,
+            weights=teacher.weights_hash, device=device,
         )  # fmt: skip
     own = Run(teacher.run)
     if own.dataset().fingerprint == dataset.fingerprint:
-        folder, prefix = own.path / "features", ""
+        # Under the name that the teacher's own caches have it by: the same images can have two (digits, digits:16).
+        dataset, folder, prefix = own.dataset(), own.path / "features", ""
+    weights = own.summary.get("weights_hash")
     return Subject(
         name=own.name,
         architecture=own.config.model.name,
@@ -193,6 +218,8 @@ def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subj
         dataset=dataset,
         folder=folder,
         prefix=prefix,
+        # Where the teacher was trained anew since, loading it says so.
+        weights=weights if weights == teacher.weights_hash else None,
         load=load,
         build=functools.partial(_untrained, own),
         device=device,

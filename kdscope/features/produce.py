@@ -138,7 +138,7 @@ def extract_arrays(
             **_known(model, job.identity),
             **producer.identity(first),
             "precision": job.precision,
-            **_shown(dataset, part, positions),
+            **shown(dataset, part, positions),
             "view": {"name": job.view, "seed": job.view_seed, "epoch": job.view_epoch},
             "versions": {"kdscope": kdscope.__version__, "torch": torch.__version__},
         }
@@ -188,7 +188,7 @@ def _known(model: nn.Module, identity: Mapping[str, Any] | None) -> dict[str, An
     return {"model": type(unwrap(model)).__name__, **known}
 
 
-def _shown(dataset: Dataset, part: Split, positions: Tensor) -> dict[str, Any]:
+def shown(dataset: Dataset, part: Split, positions: Tensor) -> dict[str, Any]:
     """The data's part of the identity."""
     return {
         "dataset": dataset.name,
