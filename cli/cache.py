@@ -38,7 +38,7 @@ def ls(folder: Path) -> None:
         images = f"{one.images:,}" if one.images else ""
         table.add_row(name, one.model, one.view, images, f"{one.layers}", size(one.bytes), state)
     _console().print(table)
-    click.echo(f"{len(found)} caches, {size(sum(one.bytes for one in found))}")
+    click.echo(f"{len(found)} cache{'s' * (len(found) != 1)}, {size(sum(one.bytes for one in found))}")
 
 
 @cache.command()
@@ -74,13 +74,21 @@ def info(path: Path) -> None:
 @click.argument("paths", type=FOLDER, nargs=-1, required=True)
 @click.pass_context
 def verify(context: click.Context, paths: tuple[Path, ...]) -> None:
-    """Read all of the caches in PATHS and compare checksums; exit status 1 if one is damaged."""
+    """Read all of the caches in PATHS and compare checksums; exit status 1 if one is damaged or incomplete."""
+    from kdscope.errors import KDScopeError
     from kdscope.features import upkeep
     from kdscope.features.plan import size
 
+    found = {folder: upkeep.caches(folder) for folder in paths}
+    for folder, inside in found.items():
+        if not inside:  # to call that whole would be to say that nothing was lost
+            raise KDScopeError(f"no feature cache in {folder}")
     damaged = 0
-    for path in (cache for folder in paths for cache in upkeep.caches(folder)):
-        problems = upkeep.verify(path)
+    for path in (cache for inside in found.values() for cache in inside):
+        try:
+            problems = upkeep.verify(path)
+        except KDScopeError as error:  # the others must be looked at, too
+            problems = [str(error)]
         damaged += bool(problems)
         for problem in problems:
             click.echo(f"{path}: {problem}")

@@ -16,6 +16,8 @@ from kdscope.files import digest, read_json, replacing, write_json
 
 MANIFEST = "manifest.json"
 INDEX = "index.h5"
+FIELDS = ("key", "complete", "images", "classes", "batch_size", "identity", "arrays", "shards")
+NAMED = ("layers", "split", "view", "samples")  # what the identity must hold
 LABELS = ("run",)  # names that people give and change; they are kept, but a cache is not another one for them
 
 
@@ -27,7 +29,11 @@ def manifest_of(path: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else None
         raise KDScopeError(f"{path / MANIFEST} has the schema {found!r}; this version of kdscope reads {SCHEMA!r}")
-    if key_of(manifest["identity"]) != manifest["key"]:
+    identity = manifest.get("identity")
+    named = identity if isinstance(identity, dict) else {}
+    if absent := [name for name in FIELDS if name not in manifest] + [name for name in NAMED if name not in named]:
+        raise KDScopeError(f"{path / MANIFEST} is not whole: it has no {absent[0]!r}")
+    if key_of(identity) != manifest["key"]:
         raise KDScopeError(f"{path / MANIFEST} was changed: its key is not that of its identity")
     return manifest
 

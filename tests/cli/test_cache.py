@@ -5,6 +5,7 @@ from torch import nn
 
 from kdscope.cli.cache import cache
 from kdscope.data import Dataset, Split
+from kdscope.errors import KDScopeError
 from kdscope.features import extract_features
 
 
@@ -66,3 +67,22 @@ def test_gc_removes_only_with_yes(folder):
     assert "removed 2.0 KiB" in call("gc", folder, "--yes").output
     assert not draft.exists()
     assert call("verify", folder).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "manifest", ["{", "[]", '{"schema": "kdscope.cache/1"}', '{"schema": "kdscope.cache/1", "identity": 1}']
+)
+def test_a_manifest_that_is_no_manifest_does_not_hide_the_other_caches(folder, manifest):
+    (folder / "a.kdcache" / "manifest.json").write_text(manifest)
+    assert "complete" in call("ls", folder).output
+    assert "nothing is left over" in call("gc", folder).output
+    result = call("verify", folder)
+    assert result.exit_code == 1
+    assert result.output.count("manifest.json") == 1
+    assert result.output.count(": whole, 20 images") == 1
+
+
+def test_nothing_to_verify_is_no_success(folder):
+    (folder / "empty").mkdir()
+    with pytest.raises(KDScopeError, match=r"no feature cache in .*empty"):
+        call("verify", folder, folder / "empty")
