@@ -152,7 +152,7 @@ class FeatureCache:
 
     def feature(self, layer: str) -> Stored:
         """The features of `layer`, [N, ...], read as they are indexed; an unknown layer is a KDScopeError."""
-        if layer not in self.layers:
+        if f"features/{layer}" not in self._arrays:
             raise unknown("layer", layer, self.layers, str(self.path))
         return Stored(self, self._arrays[f"features/{layer}"])
 
@@ -173,10 +173,9 @@ class FeatureCache:
         return Stored(self, self._arrays[name])
 
     def blocks(self, layers: Sequence[str] | None = None, size: int = 1024) -> Iterator[dict[str, np.ndarray]]:
-        """Blocks of at most `size` images, in order, by name: layers, and `logits`, `labels`, `index`."""
+        """Blocks of at most `size` images, in order, by name: layers, or arrays such as `logits` or `index`."""
         names = self.layers if layers is None else layers
-        plain = ("logits", "labels", "index")
-        stored = {name: Stored(self, self._arrays[name]) if name in plain else self.feature(name) for name in names}
+        stored = {name: self.array(name) if name in self._arrays else self.feature(name) for name in names}
         for start in range(0, len(self), size):
             yield {name: array[start : start + size] for name, array in stored.items()}
 

@@ -3,13 +3,15 @@
 A transformer's tokens [B, T, D] are read as a square grid of patches after a few leading tokens (class, registers).
 """
 
-import math
 from collections.abc import Callable
 
 from torch import Tensor
 
 from kdscope.attention.activation import activation_map
-from kdscope.errors import KDScopeError, unknown
+from kdscope.attention.tokens import leading_tokens, patches
+from kdscope.errors import unknown
+
+__all__ = ["REDUCTIONS", "attention", "full", "leading_tokens", "patches", "pool", "reduction"]
 
 
 def pool(feature: Tensor) -> Tensor:
@@ -56,31 +58,3 @@ def reduction(name: str) -> Callable[[Tensor], Tensor]:
     if name not in REDUCTIONS:
         raise unknown("reduction", name, REDUCTIONS)
     return REDUCTIONS[name]
-
-
-def patches(tokens: Tensor) -> Tensor:
-    """The patch tokens of [B, T, D] as a map [B, D, side, side], row by row.
-
-    Raises:
-        KDScopeError: if T is no square, nor a square with up to eight leading tokens.
-    """
-    count = tokens.shape[1]
-    leading = leading_tokens(count)
-    side = math.isqrt(count - leading)
-    if side * side != count - leading:
-        raise KDScopeError(f"{count} tokens are no square grid of patches; keep them with the reduction 'full'")
-    return tokens[:, leading:].transpose(1, 2).unflatten(2, (side, side))
-
-
-def leading_tokens(count: int) -> int:
-    """How many of `count` tokens come before the patches: the fewest (at most 8) that leave a square grid; else 0.
-
-    A grid has at least 2x2 patches.
-
-    >>> leading_tokens(197), leading_tokens(196), leading_tokens(201), leading_tokens(3)
-    (1, 0, 5, 0)
-    """
-    for leading in range(9):
-        if count - leading >= 4 and math.isqrt(count - leading) ** 2 == count - leading:
-            return leading
-    return 0
