@@ -20,7 +20,8 @@ def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int
     images: the two variances are added. With less than five seeds either is a rough one.
 
     Args:
-        results: two or more of the same measure, definition and images.
+        results: two or more of the same measure, definition and images. Those with n = 0 are left out; n and excluded
+            are the means of the others'.
 
     Raises:
         KDScopeError: fewer than two results, or different measures.
@@ -34,24 +35,29 @@ def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int
     kinds = {(result.measure, result.definition) for result in results}
     if len(kinds) > 1:
         raise KDScopeError(f"numbers of different measures cannot be one over seeds: {sorted(kinds)}")
+    # A training for which no image counts says nothing: not of the value, and not of how many images are behind it.
+    results = [result for result in results if result.n] or results
     values = np.array([result.value for result in results])
     samples = [result.per_sample for result in results]
     if np.isnan(values).all():  # no image counts for any of them
         value = low = high = math.nan
+    elif len(results) == 1:  # and how another training would do is not known
+        value, low, high = float(values[0]), math.nan, math.nan
     elif any(each is None for each in samples):
         value = float(values.mean())
         low, high = _added(value, values, results, confidence)
     else:
-        value = float(np.nanmean(values))
+        value = float(values.mean())
         low, high = two_level_bootstrap(np.stack(samples), confidence=confidence, seed=seed)
         # A definition that weighs images unequally has its centre elsewhere than the plain means.
-        plain = [float(np.nanmean(each)) for each in samples if not np.isnan(each).all()]
-        low, high = low + value - float(np.mean(plain)), high + value - float(np.mean(plain))
+        plain = float(np.mean([np.nanmean(each) for each in samples]))
+        low, high = low + value - plain, high + value - plain
     return replace(
         results[0],
         value=value,
         per_sample=None,
         n=round(float(np.mean([result.n for result in results]))),
+        excluded=round(float(np.mean([result.excluded for result in results]))),
         ci_low=low,
         ci_high=high,
     )

@@ -43,12 +43,26 @@ def test_without_per_image_values_the_variances_add():
 
 
 def test_images_that_do_not_count_for_a_seed():
-    a = Result("agreement-teacher-wrong", 1.0, np.array([1.0, np.nan, 1.0]), 2, 0, 1)
-    b = Result("agreement-teacher-wrong", 0.0, np.array([np.nan, 0.0, 0.0]), 2, 0, 1)
+    a = Result("agreement-teacher-wrong", 1.0, np.array([1.0, np.nan, 1.0]), 2, 0, 1, excluded=1)
+    b = Result("agreement-teacher-wrong", 0.0, np.array([np.nan, 0.0, 0.0]), 2, 0, 1, excluded=1)
     assert over_seeds([a, b]).value == 0.5
-    none = Result("agreement-teacher-wrong", math.nan, np.full(3, np.nan), 0, math.nan, math.nan)
+    none = Result("agreement-teacher-wrong", math.nan, np.full(3, np.nan), 0, math.nan, math.nan, excluded=3)
     assert over_seeds([a, none, b]).value == 0.5
+    for order in ([a, none, b], [none, a, b]):
+        one = over_seeds(order)
+        assert (one.value, one.n, one.excluded) == (0.5, 2, 1)
+        assert (one.ci_low, one.ci_high) == (over_seeds([a, b]).ci_low, over_seeds([a, b]).ci_high)
+    lone = over_seeds([none, a])
+    assert (lone.value, lone.n, math.isnan(lone.ci_low), math.isnan(lone.ci_high)) == (1.0, 2, True, True)
     assert math.isnan(over_seeds([none, none]).value)
+
+
+def test_without_per_image_values_a_training_with_no_image_is_left_out():
+    found = [Result("kappa", value, None, 100, value - 0.03, value + 0.04) for value in (0.5, 0.6)]
+    none = Result("kappa", math.nan, None, 0, math.nan, math.nan)
+    one = over_seeds([none, *found])
+    assert (one.value, one.n) == (pytest.approx(0.55), 100)
+    assert one.ci_low < one.value < one.ci_high
 
 
 def test_a_weighted_definition_keeps_its_own_centre():
