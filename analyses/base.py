@@ -104,12 +104,9 @@ def collect(sources: Any, device: str = "auto") -> list[Subject]:
     """Subjects of one source or several."""
     if isinstance(sources, str | Path | Subject) or not isinstance(sources, Iterable):
         sources = [sources]
-    found: list[Subject] = []
-    for source in sources:
-        if isinstance(source, Subject):
-            found.append(source)
-    plain = [source for source in sources if not isinstance(source, Subject)]
-    return found + subjects(plain, device)
+    sources = list(sources)
+    ready = [source for source in sources if isinstance(source, Subject)]
+    return ready + subjects([source for source in sources if not isinstance(source, Subject)], device)
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -80,7 +80,10 @@ def fidelity(
 def _splits(splits: Sequence[str] | str | None, roles: Cast) -> list[str]:
     """The splits to look at; by default those that bare caches have in common, all for runs."""
     if splits is not None:
-        return [part.strip() for part in (splits.split(",") if isinstance(splits, str) else splits) if part.strip()]
+        named = [part.strip() for part in (splits.split(",") if isinstance(splits, str) else splits) if part.strip()]
+        if not named:
+            raise KDScopeError(f"no split is named by {splits!r}; give test, or train,test")
+        return named
     students = roles.students
     bare = [s for student in students for s in (student.subject, *student.teachers) if s.load is None]
     held = [part for part in SPLITS if all(part in {split for split, _ in subject.caches} for subject in bare)]

@@ -47,20 +47,17 @@ AXES = {
 
 
 @FIGURES.register("fidelity")
-def fidelity(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Each figure that the table has the rows for, by its file's name."""
+def fidelity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    """Each figure by its file's name; None where the table has no rows for it."""
     table = table[(table["definition"] == "kdscope") & table["pair"].isin((*TAUGHT, ALONE))]
     final, probes = _one_teacher(table[table["epoch"].isna()]), _one_teacher(table[table["epoch"].notna()])
     main = _all_seeds(final[final["pair"] != ALONE])
     with styled():
         yield "fidelity-frame", frame(main, final)
         yield "fidelity-right-wrong", right_wrong(main)
-        if final["b"].nunique() > 1:
-            yield "fidelity-accuracy", against_accuracy(final)
-        if main["measure"].isin(ORIGINS).any():
-            yield "fidelity-origins", decomposition(main)
-        if len(probes):
-            yield "fidelity-epochs", over_epochs(_all_seeds(probes))
+        yield "fidelity-accuracy", against_accuracy(final) if final["b"].nunique() > 1 else None
+        yield "fidelity-origins", decomposition(main) if main["measure"].isin(ORIGINS).any() else None
+        yield "fidelity-epochs", over_epochs(_all_seeds(probes)) if len(probes) else None
 
 
 def _one_teacher(rows: pd.DataFrame) -> pd.DataFrame:

@@ -131,6 +131,12 @@ def save(figure: Figure, out: Path, stem: str) -> list[Path]:
     return written
 
 
+def remove(out: Path, stem: str) -> None:
+    """The files that `save` writes, if they are there."""
+    for kind in ("pdf", "png"):
+        (out / f"{stem}.{kind}").unlink(missing_ok=True)
+
+
 def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     """A tidy table, from memory or from a CSV; seeds and names are text in either.
 

@@ -29,7 +29,7 @@ def test_a_new_analysis_is_one_function(monkeypatch):
         return Report(table, table)
 
     found = family(seeds=1, methods=(), n=4)
-    report = run_analysis("count", found, besides=found[0], times=2, device="cpu")
+    report = run_analysis("count", iter(found), besides=found[0], times=2, device="cpu")
     assert report.table["value"].tolist() == [4]
     assert registry["count"].options == ("besides", "times")
     assert report.csv is None

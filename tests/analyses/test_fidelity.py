@@ -237,3 +237,8 @@ def test_what_is_said_does_not_oversell(trio):
     assert "not more than that" in notes[0]  # 0.1 on ten images is nothing
     assert "accuracy 0.800, without a teacher 0.900" in notes[1]
     assert "did not help" in notes[1]
+
+
+def test_no_split_at_all_is_refused():
+    with pytest.raises(KDScopeError, match="no split is named by ','; give test"):
+        run_analysis("fidelity", family(seeds=1, n=20), splits=",")

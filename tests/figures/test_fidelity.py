@@ -14,7 +14,7 @@ ALL = {"frame", "right-wrong", "accuracy", "origins", "epochs"}
 
 
 def drawn(table):
-    return {stem.removeprefix("fidelity-"): figure for stem, figure in FIGURES["fidelity"](table)}
+    return {stem.removeprefix("fidelity-"): figure for stem, figure in FIGURES["fidelity"](table) if figure}
 
 
 def table_of(subjects, **options):
@@ -34,6 +34,15 @@ def test_redrawn_from_the_csv_as_pdf_and_png(tmp_path):
     assert b"/Type3" not in files[0].read_bytes()  # letters stay letters
     first = files[0].read_bytes()
     assert draw(tmp_path / "fidelity.csv", tmp_path / "out")[0].read_bytes() == first
+
+
+def test_figures_of_an_earlier_call_do_not_stay_behind(tmp_path):
+    (tmp_path / "fidelity-mine.pdf").write_text("somebody's own")
+    draw(table_of(family(seeds=2, methods=("kd",), n=60, probes=(1, 3))), tmp_path)
+    assert (tmp_path / "fidelity-epochs.pdf").exists()
+    files = draw(table_of(family(seeds=2, methods=("kd",), n=60)), tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([*files, tmp_path / "fidelity-mine.pdf"])
+    assert not (tmp_path / "fidelity-epochs.pdf").exists()
 
 
 def test_one_run_without_floor_or_ceiling():
