@@ -8,7 +8,7 @@ import click
 EXAMPLES = """\b
   kdscope extract runs/kd
   kdscope extract runs/kd --layer 'layer3.*' --full-maps --dry-run
-  kdscope extract --model torchvision:resnet50 --checkpoint r50.pt --data folder:photos --out r50
+  kdscope extract --model torchvision:resnet50 --checkpoint r50.pt --data folder:photos --image-size 224 --out r50
 """
 
 
@@ -17,6 +17,7 @@ EXAMPLES = """\b
 @click.option("--model", help="A model that kdscope did not train, by its name.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Its weights: safetensors, or a plain state dict.")
 @click.option("--data", help="The data to ask it about; a run has its own.")
+@click.option("--image-size", type=int, help="Pixels to scale the images of --data to; folders of many sizes need it.")
 @click.option("--split", "splits", multiple=True, help="train, validation, test; repeatable. Default: train and test.")
 @click.option("--view", default="none", show_default=True, help="Augmentation that the images are shown under.")
 @click.option("--view-seed", default=0, show_default=True)

@@ -104,6 +104,7 @@ def extract(
     dtype: str | None = None,
     data: "str | Dataset | None" = None,
     checkpoint: str | Path | None = None,
+    image_size: int | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     **options: Any,
@@ -119,6 +120,7 @@ def extract(
         dtype: of features: "float16", "bfloat16" or "float32".
         data: a dataset or its name, for a network that is not a run.
         checkpoint: weights of a model that is given by name.
+        image_size: pixels that the images of a dataset given by name are scaled to.
         out: the cache's directory; by default in the run directory.
         options: view_seed, view_epoch, batch_size, precision, limit, progress, dry_run
             (`kdscope.features.extract.extract_features`).
@@ -145,8 +147,8 @@ def extract(
     if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
         source = Run(source)
     if isinstance(source, Run):
-        if data is not None or checkpoint is not None:
-            raise KDScopeError("a run has its own data and weights; leave out data and checkpoint")
+        if any(value is not None for value in (data, checkpoint, image_size)):
+            raise KDScopeError("a run has its own data and weights; leave out data, checkpoint and image size")
         network, dataset, name, run = source.model(), source.dataset(), source.config.model.name, source.name
         if out is None:
             out = source.cache_path(split, view)
@@ -155,7 +157,9 @@ def extract(
     else:
         if data is None or (out is None and not options.get("dry_run")):
             raise KDScopeError(f"{source} is no run directory, so it needs data (--data NAME) and a place (--out DIR)")
-        dataset = load(data, progress=True) if isinstance(data, str) else data
+        if image_size is not None and not isinstance(data, str):
+            raise KDScopeError("an image size is for a dataset that is given by its name; scale this one yourself")
+        dataset = load(data, image_size=image_size, progress=True) if isinstance(data, str) else data
         name = source if isinstance(source, str) else type(source).__name__
         run, network = None, source
         if isinstance(source, str | Path):

@@ -192,7 +192,10 @@ def read_image(path: str, size: int | tuple[int, int]) -> np.ndarray:
         image = _scale_and_cut(image, size)
     elif (image.height, image.width) != size:
         found, usual = f"{image.width} x {image.height}", f"{size[1]} x {size[0]}"
-        raise KDScopeError(f"{path} has {found} pixels and others have {usual}; give image_size to scale all")
+        raise KDScopeError(
+            f"{path} has {found} pixels and others have {usual}; "
+            "scale all by image_size (--set data.image_size=N, --image-size N)"
+        )
     return np.asarray(image).transpose(2, 0, 1)
 
 
