@@ -1,8 +1,9 @@
 """Measures of pairs of networks from their caches, in blocks: between floor and ceiling, and over seeds."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -62,6 +63,13 @@ def measure_pairs(
         caches = _caches(pair, split, view)
         if caches is not None:
             measured[pair.key] = measure_caches(pair, *caches, definition, confidence, family)
+    return in_frames(pairs, measured, confidence)
+
+
+def in_frames(
+    pairs: Sequence[Pair], measured: Mapping[tuple, Mapping[Any, Result]], confidence: float = 0.95
+) -> list[Finding]:
+    """What was measured of pairs (by their keys, then by any name), those of students between floors and ceilings."""
     known = [pair for pair in pairs if pair.key in measured]
     findings: list[Finding] = []
     for pair in known:
