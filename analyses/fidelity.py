@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdscope.analyses.answers import splits_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, Pair, cast, pairs
 from kdscope.analyses.compare import Excerpt, Finding, measure_caches, measure_pairs, over_groups
 from kdscope.analyses.fidelity_words import short, verdicts
-from kdscope.errors import KDScopeError, unknown
+from kdscope.errors import unknown
 from kdscope.measures import MEASURES
 from kdscope.measures.logits import LogitMeasure
 from kdscope.sources import Subject
@@ -24,7 +25,6 @@ COLUMNS = (
     *("pair", "group", "a_group", "method", "architecture", "seed", "seeds", "epoch"),
     *("baseline", "control", "gain", "gain_low", "gain_high", "confidence", "excluded"),
 )
-SPLITS = ("train", "test")
 
 
 @analysis(
@@ -63,7 +63,7 @@ def fidelity(
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
     """
     roles = cast(subjects, teacher, baseline)
-    parts = _splits(splits, roles)
+    parts = splits_of(splits, roles)
     findings: list[tuple[str, str, Finding]] = []
     for part in parts:
         for named in _definitions(definition):
@@ -75,22 +75,6 @@ def fidelity(
     rows = [_row(roles, part, view, seed, finding) | {"confidence": confidence} for part, seed, finding in findings]
     table = _ordered(tidy(rows, COLUMNS))
     return Report(table, short(table), (*roles.notes, *verdicts(table, parts[-1])))
-
-
-def _splits(splits: Sequence[str] | str | None, roles: Cast) -> list[str]:
-    """The splits to look at; by default those that bare caches have in common, all for runs."""
-    if splits is not None:
-        named = [part.strip() for part in (splits.split(",") if isinstance(splits, str) else splits) if part.strip()]
-        if not named:
-            raise KDScopeError(f"no split is named by {splits!r}; give test, or train,test")
-        return named
-    students = roles.students
-    bare = [s for student in students for s in (student.subject, *student.teachers) if s.load is None]
-    held = [part for part in SPLITS if all(part in {split for split, _ in subject.caches} for subject in bare)]
-    if not held:
-        names = ", ".join(f"{s.name}: {', '.join(sorted({split for split, _ in s.caches}))}" for s in bare)
-        raise KDScopeError(f"the caches have no split in common ({names})")
-    return held
 
 
 def _definitions(definition: Sequence[str] | str) -> list[str]:

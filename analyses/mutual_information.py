@@ -1,0 +1,138 @@
+"""How much do the answers of teacher and student tell of each other, and how much of that number is bias?
+
+Guo et al., arXiv 2405.00739, eq. 4. The debiased estimate, and beside it the others, so that one sees what they add;
+normalised and adjusted forms; soft labels; between floor and ceiling and over seeds as fidelity is. With `layers`, also
+what features tell of labels, of the teacher's soft labels, and of these beyond the hard label.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kdscope.analyses.answers import splits_of
+from kdscope.analyses.base import Report, analysis, tidy
+from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, cast, pairs
+from kdscope.analyses.compare import Finding, measure_pairs, over_groups
+from kdscope.errors import unknown
+from kdscope.measures import MEASURES
+from kdscope.measures.logits import suitable
+from kdscope.sources import Subject
+
+COLUMNS = (
+    *("pair", "group", "a_group", "method", "architecture", "seed", "seeds", "classes", "per_cell", "flag"),
+    *("control", "confidence", "excluded"),
+)
+FAMILY = "mutual-information"
+BESIDE = ("plug-in", "miller-madow", "chao-shen", "permutation-null")
+FEW = 5  # images for each cell of the table below which even the jackknife is biased
+
+
+@analysis(
+    "mutual-information",
+    summary="How much do the answers of teacher and student tell of each other?",
+    citation="Guo et al., arXiv 2405.00739, eq. 4; Zahl 1977",
+    sources=("teacher", "baseline"),
+)
+def mutual_information(
+    subjects: Sequence[Subject],
+    *,
+    splits: Sequence[str] | str | None = "test",
+    view: str = "none",
+    definition: Sequence[str] | str = "kdscope",
+    teacher: Sequence[Subject] = (),
+    baseline: Sequence[Subject] = (),
+    confidence: float = 0.95,
+) -> Report:
+    """Mutual information of each student with each teacher, and of the controls, as one tidy table, in nats.
+
+    Args:
+        splits: names, or one text with commas.
+        view: the augmentation under which all are shown the same images.
+        definition: "guo2024-code" (its neighbours) or "guo2024-code-plugin" add rows of that definition; the other
+            estimators always stand beside the sound one.
+        teacher, baseline: as for fidelity.
+        confidence: of all intervals.
+
+    Returns:
+        A report whose table has, besides the columns of fidelity: classes, per_cell (n / C^2) and flag ("few images"
+        where that is below 5, for then no estimator of hard labels is unbiased).
+
+    Raises:
+        KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
+    """
+    roles = cast(subjects, teacher, baseline)
+    asked = definition.split(",") if isinstance(definition, str) else definition
+    known = {name for m in suitable(family=FAMILY) for name in MEASURES[m].definitions}
+    for name in asked:
+        if name not in known:
+            raise unknown("definition", name, known, "analysis 'mutual-information'")
+    rows = []
+    for part in splits_of(splits, roles):
+        for named in dict.fromkeys(["kdscope", *BESIDE, *asked]):
+            found = measure_pairs(pairs(roles), part, view, named, confidence, FAMILY)
+            findings = [(str(f.pair.b.seed), f) for f in found]
+            findings += [("all", f) for f in over_groups(found, confidence)]
+            rows += [_row(roles, part, view, seed, f) | {"confidence": confidence} for seed, f in findings]
+    table = tidy(rows, COLUMNS)
+    order = table["pair"].map(PAIRS.index)
+    table = table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    return Report(table, _short(table), (*roles.notes, *_verdicts(table)))
+
+
+def _row(roles: Cast, split: str, view: str, seed: str, finding: Finding) -> dict[str, Any]:
+    pair, result = finding.pair, finding.result
+    name = roles.group_name if seed == "all" else roles.name
+    b = pair.b.subjects[0]
+    classes = len(b.cache(split, view).classes)
+    per_cell = result.n / classes**2
+    return result.row(
+        analysis=FAMILY, a=name(pair.a), b=name(pair.b), layer="", split=split, view=view, pair=pair.pair,
+        group=roles.group_name(pair.b), a_group=roles.group_name(pair.a), method=b.method, architecture=b.architecture,
+        seed="" if seed == "None" else seed, seeds=finding.seeds, classes=classes, per_cell=per_cell,
+        flag="few images" if per_cell < FEW else "", control=result.control, excluded=result.excluded,
+    )  # fmt: skip
+
+
+def _headline(table: pd.DataFrame) -> pd.DataFrame:
+    rows = table[table["pair"].isin(TAUGHT)]
+    several = rows.groupby(["group", "a_group", "split"])["seed"].transform(lambda seeds: (seeds == "all").any())
+    return rows[~several.astype(bool) | (rows["seed"] == "all")]
+
+
+def _short(table: pd.DataFrame) -> pd.DataFrame:
+    """A row of text for each student, teacher and split; information in nats."""
+    lines = []
+    for (split, b, a), group in _headline(table).groupby(["split", "b", "a"], sort=False):
+        by = group.set_index(["measure", "definition"])
+        main = by.loc[(FAMILY, "kdscope")]
+        shown = {"student": b, "teacher": a, "split": split}
+        shown["MI"] = f"{main.value:.2f} [{main.ci_low:.2f}, {main.ci_high:.2f}]"
+        shown["plug-in"] = f"{by.loc[(FAMILY, 'plug-in')].value:.2f}"
+        shown["null"] = f"{by.loc[(FAMILY, 'permutation-null')].value:.2f}"
+        for title, name in (("U", "uncertainty-coefficient"), ("AMI", "adjusted-mutual-information")):
+            shown[title] = f"{by.loc[(name, 'kdscope')].value:.2f}"
+        shown["soft"] = f"{by.loc[('soft-mutual-information', 'kdscope')].value:.2f}"
+        lines.append(shown | {"floor": f"{main.floor:.2f}", "n/C²": f"{main.per_cell:.1f}{'!' * bool(main.flag)}"})
+    return pd.DataFrame(lines)
+
+
+def _verdicts(table: pd.DataFrame) -> list[str]:
+    rows = _headline(table)
+    rows = rows[(rows["measure"] == FAMILY) & (rows["definition"] == "kdscope")]
+    said = []
+    for row in rows.itertuples():
+        text = f"{row.b}, by {row.a}, on {row.split}: {row.value:.3f} nats [{row.ci_low:.3f}, {row.ci_high:.3f}]"
+        if not np.isnan(row.floor):
+            text += f"; {row.control.split(';')[0].removeprefix('floor: ')}: {row.floor:.3f}"
+        said.append(text)
+    few = rows[rows["flag"] != ""]
+    if len(few):
+        row = few.iloc[0]
+        said.append(
+            f"RED: {row.per_cell:.2g} images for each of {row.classes}² pairs of classes (below {FEW}): "
+            "the mutual information of hard labels is biased; trust that of soft labels, and AMI"
+        )
+    said.append("mutual information of classes is close to a function of agreement and their number: no second witness")
+    return said

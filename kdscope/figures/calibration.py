@@ -1,0 +1,112 @@
+"""The figures of `kdscope analyze calibration`: functions of its table.
+
+- calibration-reliability: reliability diagrams, each student beside its teacher, at T = 1 and at the best temperature.
+- calibration-error: each calibration error with its interval, beside that of calibrated models of its confidences.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from kdscope.figures import FIGURES
+from kdscope.figures.style import BAND, ROW, TWO_COLUMNS, colours, interval, legend_below, panels, short_names, styled
+
+ERRORS = {
+    "ece": "ECE, 15 bins (share)",
+    "ece-debiased": "Debiased L2 error (share)",
+    "smooth-ece": "SmoothECE (share)",
+}
+TEMPERATURES = {"1": "T = 1", "best": "best T"}
+MOST = 4  # students whose diagrams fit a page
+
+
+@FIGURES.register("calibration")
+def calibration(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Each figure for each split, by its file's name."""
+    table = table[table["definition"] == "kdscope"].assign(temperature=table["temperature"].astype(str))
+    splits = list(dict.fromkeys(table["split"]))
+    with styled():
+        for split in splits:
+            rows, end = table[table["split"] == split], f"-{split}" if len(splits) > 1 else ""
+            yield f"calibration-reliability{end}", diagrams(rows)
+            yield f"calibration-error{end}", errors(rows)
+
+
+def diagrams(rows: pd.DataFrame) -> Figure:
+    """Accuracy against confidence by bins, a line of panels for each student: its teacher, itself, at either T."""
+    bins, eces = rows[rows["measure"] == "reliability"], rows[rows["measure"] == "ece"]
+    students = bins[(bins["role"] == "student")].drop_duplicates("b").head(MOST)
+    names = short_names([*students["a"], *students["b"]], 22)
+    colour = colours(["teacher", "student"])
+    figure, grid = panels(len(students), 4, TWO_COLUMNS, 0.5 + 2.1 * len(students), sharex=True, sharey=True)
+    for line, student in zip(grid, students.itertuples(), strict=True):
+        shown = [(who, role, t) for who, role in ((student.a, "teacher"), (student.b, "student")) for t in TEMPERATURES]
+        for axes, (who, role, temperature) in zip(line, shown, strict=True):
+            own = (bins["b"] == who) & (bins["temperature"] == temperature)
+            _diagram(axes, bins[own], colour[role])
+            ece = eces[(eces["b"] == who) & (eces["temperature"] == temperature)].iloc[0]
+            text = f"ECE {ece.value:.3f} [{ece.ci_low:.3f}, {ece.ci_high:.3f}]\n(calibrated {ece.null:.3f})"
+            axes.set_title(f"{names[who]}, {TEMPERATURES[temperature]}\n{text}", fontsize=6.5)
+    for line in grid:
+        line[0].set_ylabel("Accuracy (share)")
+    for axes in grid[-1]:
+        axes.set_xlabel("Confidence (share)")
+    handles = [
+        Line2D([], [], color=shade, marker="o", markersize=3, label=f"{role}, {_sure(rows)} interval")
+        for role, shade in colour.items()
+    ]
+    handles += [
+        Line2D([], [], color="0.4", linestyle="--", label="calibrated"),
+        Patch(color=BAND, label="share of images in the bin"),
+    ]
+    legend_below(figure, handles)
+    return figure
+
+
+def _diagram(axes: Axes, bins: pd.DataFrame, colour: tuple) -> None:
+    width = bins["bin_high"] - bins["bin_low"]
+    axes.bar(bins["bin_low"], bins["n"] / bins["n"].sum(), width, align="edge", color=BAND, linewidth=0, zorder=1)
+    axes.plot([0, 1], [0, 1], "--", color="0.4", linewidth=0.7, zorder=2)
+    axes.plot(bins["bin_confidence"], bins["value"], color=colour, linewidth=0.8, zorder=3)
+    for row in bins.itertuples():
+        interval(axes, row, row.bin_confidence, upright=True, color=colour, markersize=2.5, elinewidth=0.8, zorder=4)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+
+
+def errors(rows: pd.DataFrame) -> Figure:
+    """Each network's errors at either temperature; the grey band is what calibrated models of its confidences get."""
+    rows = rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")]
+    order = list(dict.fromkeys(rows["b"]))[::-1]
+    names, colour = short_names(order, 26), colours(list(TEMPERATURES))
+    figure, grid = panels(1, len(ERRORS), TWO_COLUMNS, 1.15 + 1.3 * ROW * max(2, len(order)), sharey=True)
+    for axes, (measure, label) in zip(grid[0], ERRORS.items(), strict=True):
+        for row in rows[rows["measure"] == measure].itertuples():
+            at = order.index(row.b) + (0.17 if row.temperature == "1" else -0.17)
+            axes.barh(at, row.null_high - row.null_low, 0.26, row.null_low, color=BAND, linewidth=0, zorder=1)
+            axes.plot([row.null] * 2, [at - 0.13, at + 0.13], color="0.5", linewidth=1, zorder=2)
+            interval(axes, row, at, color=colour[row.temperature], zorder=3)
+        axes.set_yticks(range(len(order)), [names[name] for name in order])
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel(label)
+    sure = _sure(rows)
+    handles = [
+        Line2D([], [], color=colour[t], marker="o", markersize=4, label=f"{title}, {sure} interval")
+        for t, title in TEMPERATURES.items()
+    ]
+    handles.append(Patch(color=BAND, label=f"calibrated models of the same confidences ({sure})"))
+    legend_below(figure, handles)
+    return figure
+
+
+def _sure(rows: pd.DataFrame) -> str:
+    return f"{rows['confidence'].iloc[0]:.0%}"

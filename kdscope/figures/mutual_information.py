@@ -1,0 +1,139 @@
+"""The figures of `kdscope analyze mutual-information`: functions of its table.
+
+- mutual-information-frame: debiased, soft-label and normalised information of each student, between floor and ceiling.
+- mutual-information-estimators: what each estimator says of the same answers, and of those of shuffled images.
+"""
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from kdscope.figures import FIGURES
+from kdscope.figures.style import (
+    BAND,
+    ROW,
+    TWO_COLUMNS,
+    colours,
+    interval,
+    legend_below,
+    marks,
+    panels,
+    short_names,
+    styled,
+)
+
+TAUGHT = ("teacher-student", "ensemble-student")
+PANELS = {
+    "mutual-information": "MI of classes (nats)",
+    "soft-mutual-information": "MI of soft labels (nats)",
+    "uncertainty-coefficient": "U = I / H(teacher) (share)",
+    "adjusted-mutual-information": "Adjusted MI (share)",
+}
+ESTIMATORS = {
+    "kdscope": "jackknife",
+    "plug-in": "plug-in",
+    "miller-madow": "Miller-Madow",
+    "chao-shen": "Chao-Shen",
+    "permutation-null": "plug-in, permuted",
+    "guo2024-code": "Guo et al., neighbours",
+    "guo2024-code-plugin": "Guo et al., batches",
+}
+
+
+@FIGURES.register("mutual-information")
+def mutual_information(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Each figure for each split, by its file's name."""
+    labels = table[table["measure"].isin(PANELS)]
+    splits = list(dict.fromkeys(labels["split"]))
+    with styled():
+        for split in splits:
+            rows, end = labels[labels["split"] == split], f"-{split}" if len(splits) > 1 else ""
+            yield f"mutual-information-frame{end}", frame(_headline(rows[rows["pair"].isin(TAUGHT)]))
+            yield f"mutual-information-estimators{end}", estimators(rows)
+
+
+def _headline(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of all seeds together where there are any, else those of the only one; a column `label`."""
+    several = rows.groupby(["group", "a_group"])["seed"].transform(lambda seeds: (seeds == "all").any())
+    rows = rows[~several.astype(bool) | (rows["seed"] == "all")]
+    return rows.assign(label=rows["b"].map(short_names(rows["b"])) + "\nby " + rows["a"].map(short_names(rows["a"])))
+
+
+def frame(rows: pd.DataFrame) -> Figure:
+    """Each student with its interval; the band reaches from the floor to the ceiling."""
+    rows = rows[rows["definition"] == "kdscope"]
+    order = list(dict.fromkeys(rows["label"]))[::-1]
+    colour = colours(["student", "floor", "ceiling"])
+    figure, grid = panels(2, 2, TWO_COLUMNS, 1.9 + 2 * 1.4 * ROW * max(2, len(order)), sharey=True)
+    for axes, (measure, label) in zip([axes for line in grid for axes in line], PANELS.items(), strict=True):
+        for row in rows[rows["measure"] == measure].itertuples():
+            at = order.index(row.label)
+            _frame(axes, row, at, colour)
+            interval(axes, row, at, color=colour["student"], zorder=4)
+        _rows(axes, order, label)
+    said = sorted({part for text in rows["control"].dropna() for part in text.split("; ") if part})
+    label = f"student, {_sure(rows)} interval"
+    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label=label)]
+    handles += [Line2D([], [], color=colour[part.partition(":")[0]], linewidth=1.5, label=part) for part in said]
+    legend_below(figure, handles)
+    return figure
+
+
+def _frame(axes: Axes, row: pd.Series, at: int, colour: dict) -> None:
+    if not math.isnan(row.floor + row.ceiling):
+        low, high = sorted((row.floor, row.ceiling))
+        axes.barh(at, high - low, 0.62, low, color=BAND, linewidth=0, zorder=1)
+    for side in ("floor", "ceiling"):
+        value = getattr(row, side)
+        if not math.isnan(value):
+            axes.plot([value] * 2, [at - 0.31, at + 0.31], color=colour[side], linewidth=1.5, zorder=2)
+
+
+def _rows(axes: Axes, order: list[str], label: str) -> None:
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.grid(axis="y", visible=False)
+    axes.margins(x=0.05)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.set_xlabel(label)
+
+
+def estimators(rows: pd.DataFrame) -> Figure:
+    """Lines for each student: what each estimator says (full), and what it says of shuffled images (hollow; true 0)."""
+    rows = rows[rows["measure"] == "mutual-information"]
+    taught = _headline(rows[rows["pair"].isin(TAUGHT)])
+    shuffled = rows[rows["pair"] == "floor:shuffled"]
+    order = list(dict.fromkeys(taught["label"]))[::-1]
+    known = [name for name in ESTIMATORS if (taught["definition"] == name).any()]
+    colour, mark, step = colours(known), marks(known), 0.8 / len(known)
+    figure, grid = panels(1, 1, TWO_COLUMNS, 1.3 + 0.1 * len(known) * max(2, len(order)))
+    axes = grid[0][0]
+    for k, name in enumerate(known):
+        for row in taught[taught["definition"] == name].itertuples():
+            at = order.index(row.label) + 0.4 - step * (k + 0.5)
+            interval(axes, row, at, color=colour[name], fmt=mark[name], markersize=3.5, zorder=3)
+            same = (shuffled["a_group"] == row.a_group) & (shuffled["group"] == f"{row.group} (shuffled images)")
+            for value in shuffled.loc[same & (shuffled["definition"] == name), "value"]:
+                axes.plot(value, at, mark[name], color=colour[name], markersize=3.5, fillstyle="none", zorder=2)
+    axes.axvline(0, color="0.2", linewidth=0.8, zorder=1)
+    _rows(axes, order, "Mutual information of predicted classes (nats)")
+    few = taught.loc[taught["flag"] == "few images", "per_cell"]
+    if len(few):
+        axes.set_title(f"only {few.min():.2g} images for each pair of classes", loc="right", color="#b00020")
+    kinds = [(colour[name], mark[name], "full", ESTIMATORS[name]) for name in known]
+    kinds.append(("0.3", "o", "none", "the same, shuffled images (true value 0)"))
+    handles = [
+        Line2D([], [], color=shade, marker=shape, markersize=4, fillstyle=style, linestyle="", label=label)
+        for shade, shape, style, label in kinds
+    ]
+    legend_below(figure, handles)
+    return figure
+
+
+def _sure(rows: pd.DataFrame) -> str:
+    return f"{rows['confidence'].iloc[0]:.0%}"

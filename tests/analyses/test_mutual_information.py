@@ -1,0 +1,75 @@
+"""Mutual information of subjects whose every answer is written down."""
+
+import numpy as np
+import pytest
+from told import family, sayings, subject
+
+from kdscope.analyses.base import run_analysis
+from kdscope.errors import KDScopeError
+from kdscope.measures import MEASURES
+from kdscope.measures.contingency import Contingency, jackknife_information, plugin
+from kdscope.measures.logits import suitable
+from kdscope.measures.result import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def report():
+    return run_analysis("mutual-information", family(seeds=2, n=200))
+
+
+def cell(table, measure, definition="kdscope", pair="teacher-student", **columns):
+    rows = table[(table["measure"] == measure) & (table["definition"] == definition) & (table["pair"] == pair)]
+    for name, value in columns.items():
+        rows = rows[rows[name] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+def test_the_numbers_are_those_of_the_answers():
+    found = family(seeds=1, methods=("kd",))
+    student = next(s for s in found if s.teachers)
+    table = run_analysis("mutual-information", found).table
+    tops = [s.cache("test").logits.argmax(axis=1) for s in (student.teachers[0], student)]
+    row = cell(table, "mutual-information")
+    assert row.value == pytest.approx(jackknife_information(Contingency.of(*tops))[0])
+    assert cell(table, "mutual-information", "plug-in").value == pytest.approx(plugin(Contingency.of(*tops)))
+    assert (row.n, row.classes, row.per_cell, row.flag) == (200, 4, 200 / 16, "")
+    assert row.control.startswith("floor: independent student")
+    assert row.floor == pytest.approx(cell(table, "mutual-information", pair="floor:independent-student").value)
+    shuffled = cell(table, "mutual-information", pair="floor:shuffled")
+    assert shuffled.ci_low < 0.05 < row.ci_low
+
+
+def test_the_table(report):
+    table = report.table
+    assert tuple(table.columns[: len(COLUMNS)]) == COLUMNS
+    assert set(table["measure"]) == set(suitable(["labels"], family="mutual-information"))
+    assert {"kdscope", "plug-in", "miller-madow", "chao-shen", "permutation-null"} == set(table["definition"])
+    together = table[(table["seed"] == "all") & (table["pair"] == "teacher-student")]
+    assert set(together["b"]) == {"kd", "at"}
+    known = table[table["n"] > 0]
+    assert ((known["ci_low"] <= known["value"] + 1e-9) & (known["value"] <= known["ci_high"] + 1e-9)).all()
+    assert not table.duplicated(["measure", "definition", "a", "b", "split", "pair", "seed"]).any()
+    assert "no second witness" in report.notes[-1]
+    assert set(report.summary["student"]) == {"kd", "at"}
+
+
+def test_none_of_it_is_in_fidelity():
+    table = run_analysis("fidelity", family(seeds=1, methods=("kd",), n=60)).table
+    assert {MEASURES[name].card.family for name in table["measure"]} == {"fidelity"}
+
+
+def test_few_images_are_said_in_red():
+    labels = np.arange(40) % 4
+    teacher = subject("t", {"test": sayings(labels, labels)})
+    report = run_analysis("mutual-information", [teacher, subject("s", {"test": sayings(labels, labels)})])
+    assert set(report.table["flag"]) == {"few images"}
+    assert any(note.startswith("RED: 2.5 images for each of 4²") for note in report.notes)
+
+
+def test_published_definitions_and_bad_names():
+    found = family(seeds=1, methods=("kd",), n=256)
+    table = run_analysis("mutual-information", found, definition="guo2024-code,guo2024-code-plugin").table
+    assert {"guo2024-code", "guo2024-code-plugin"} < set(table["definition"])
+    with pytest.raises(KDScopeError, match=r"unknown definition 'guo2024'.*nearest: guo2024-code"):
+        run_analysis("mutual-information", found, definition="guo2024")
