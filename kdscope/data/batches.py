@@ -119,7 +119,7 @@ class Batches:
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.labels = split.labels.to(self.device)
         margin = self.augment.margin
-        count, channels, height, width = split.images.shape
+        count, channels, height, width = split.shape
         self.height, self.width = height, width
         self.streams = count * channels * (height + 2 * margin) * (width + 2 * margin) > memory_budget
         self.store = None if self.streams else _padded(split.images.to(self.device), margin)
@@ -147,7 +147,7 @@ class Batches:
             raise KDScopeError(
                 f"index {int(index[outside][0])} is outside split {self.split.name!r} of {len(self.split)} images"
             )
-        images = self.split.images[index] if self.streams else None
+        images = self.split.read(index) if self.streams else None
         return self._make(index, epoch, self._draw(index, epoch), images)
 
     def _run(self) -> range:
@@ -206,7 +206,7 @@ class Batches:
 
         # Forked, so that a memory-mapped split is shared and not sent to each worker.
         loader = DataLoader(
-            _Reads(self.split.images),
+            _Reads(self.split),
             sampler=parts,
             batch_size=None,
             num_workers=self.workers,
@@ -219,11 +219,11 @@ class Batches:
 class _Reads(torch.utils.data.Dataset):
     """What a worker does: the raw images at some indices."""
 
-    def __init__(self, images: Tensor):
-        self.images = images
+    def __init__(self, split: Split):
+        self.split = split
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.images[index]
+        return self.split.read(index)
 
 
 def _padded(images: Tensor, margin: int) -> Tensor:

@@ -20,11 +20,13 @@ class Split:
 
     Attributes:
         name: "train", "validation" or "test".
-        images: uint8 [N, 3, H, W], in memory or a memory-mapped file.
+        stored: uint8 [M, 3, H, W], in memory or a memory-mapped file: the images, or those that it is a part of.
         labels: int64 [N].
         masks: bool [N, H, W], the foreground of the labelled object, where it is known.
         boxes: float32 [N, K, 5], rows (label, x0, y0, x1, y1) in pixels with x1 and y1 exclusive, rows of -1 where an
             image has fewer than K objects; where they are known.
+        positions: int64 [N], which of the stored images they are, in order; None: all. So a part of a split that is
+            larger than memory copies no pixel.
 
     >>> split = Split("train", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     >>> len(split), split.subset(torch.tensor([1, 3])).labels.tolist()
@@ -32,38 +34,52 @@ class Split:
     """
 
     name: str
-    images: Tensor
+    stored: Tensor
     labels: Tensor
     masks: Tensor | None = None
     boxes: Tensor | None = None
+    positions: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.images.dtype != torch.uint8 or self.images.dim() != 4 or self.images.shape[1] != 3:
-            found = f"{self.images.dtype} {tuple(self.images.shape)}"
+        if self.stored.dtype != torch.uint8 or self.stored.dim() != 4 or self.stored.shape[1] != 3:
+            found = f"{self.stored.dtype} {tuple(self.stored.shape)}"
             raise KDScopeError(f"split {self.name!r} needs uint8 images [N, 3, H, W], not {found}")
-        if self.labels.shape != self.images.shape[:1]:
-            raise KDScopeError(
-                f"split {self.name!r} has {len(self.images)} images and labels {tuple(self.labels.shape)}"
-            )
+        if self.labels.shape != (len(self),):
+            raise KDScopeError(f"split {self.name!r} has {len(self)} images and labels {tuple(self.labels.shape)}")
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.stored if self.positions is None else self.positions)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, 3, H, W)."""
+        return (len(self), *self.stored.shape[1:])
+
+    @property
+    def images(self) -> Tensor:
+        """All of them, uint8 [N, 3, H, W]; of a part (`positions`) a copy in memory: `read` takes only some."""
+        return self.stored if self.positions is None else self.stored[self.positions]
+
+    def read(self, index: Tensor) -> Tensor:
+        """The images at `index` (int64 [B]), uint8 [B, 3, H, W], in memory."""
+        return self.stored[index if self.positions is None else self.positions[index]]
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over count, shape, labels, and the pixels of about 64 images spread from the first to the last."""
-        digest = hashlib.sha256(repr((len(self), tuple(self.images.shape))).encode())
+        digest = hashlib.sha256(repr((len(self), self.shape)).encode())
         digest.update(self.labels.contiguous().numpy().tobytes())
         if len(self):
-            for position in torch.linspace(0, len(self) - 1, min(64, len(self))).long().tolist():
-                digest.update(self.images[position].contiguous().numpy().tobytes())
+            for image in self.read(torch.linspace(0, len(self) - 1, min(64, len(self))).long()):
+                digest.update(image.numpy().tobytes())
         return digest.hexdigest()
 
     def subset(self, index: Tensor, name: str | None = None) -> "Split":
-        """The images at `index` (int64), in that order, in memory."""
+        """The images at `index` (int64 [B], or bool [N]), in that order; the pixels stay where they are."""
+        positions = torch.arange(len(self))[index] if self.positions is None else self.positions[index]
         masks = None if self.masks is None else self.masks[index]
         boxes = None if self.boxes is None else self.boxes[index]
-        return Split(name or self.name, self.images[index], self.labels[index], masks, boxes)
+        return Split(name or self.name, self.stored, self.labels[index], masks, boxes, positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +102,7 @@ class Dataset:
     @property
     def image_size(self) -> int:
         """Height of the images in pixels."""
-        return self.train.images.shape[-2]
+        return self.train.shape[-2]
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def extract_features(
     """
     part = dataset.split(split) if isinstance(split, str) else split
     if layers is None:
-        layers = default_layers(model, part.images.shape[-1])
+        layers = default_layers(model, part.shape[-1])
     job = Job(
         view, view_seed, view_epoch, batch_size, device, precision, identity, rank, world_size, barrier, limit,
         progress, dry_run, shard_bytes, commit_seconds,

@@ -199,5 +199,5 @@ def extract_maps(
     part = dataset.split(split) if isinstance(split, str) else split
     job = Job(**options)
     masks = part.masks if job.view == "none" else None  # another view may have moved the pixels
-    producer = MapProducer(model, part.images.shape[-1], methods, layers, about, target, masks)
+    producer = MapProducer(model, part.shape[-1], methods, layers, about, target, masks)
     return extract_arrays(model, dataset, part, out, producer, job)

@@ -195,7 +195,7 @@ def shown(dataset: Dataset, part: Split, positions: Tensor) -> dict[str, Any]:
         "split": part.name,
         "data": part.fingerprint,
         "samples": spans(positions),
-        "transform": {"size": list(part.images.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
+        "transform": {"size": list(part.shape[-2:]), "mean": list(dataset.mean), "std": list(dataset.std)},
     }
 
 

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdscope.data.batches import Batches
 from kdscope.data.split import Dataset, Split, hold_out, moments, stratified
 from kdscope.errors import KDScopeError
 
@@ -67,6 +68,38 @@ def test_hold_out_cuts_train_in_two():
     assert (cut.mean, cut.std) == (whole.mean, whole.std)
     assert not torch.equal(hold_out(whole, 0.25, seed=4).validation.images, cut.validation.images)
     assert hold_out(whole, 0.0) is whole
+
+
+def test_a_part_of_a_split_copies_no_pixel():
+    count, size = 200_000, 256  # 39 GB, were it copied
+    images = torch.zeros(1, 3, size, size, dtype=torch.uint8).expand(count, 3, size, size)
+    split = Split("train", images, torch.arange(count) % 10)
+    cut = hold_out(Dataset("large", split, split, None, tuple("abcdefghij"), (0.5,) * 3, (0.5,) * 3), 0.1)
+    assert (len(cut.train), len(cut.validation), cut.image_size) == (180_000, 20_000, size)
+    assert cut.train.stored.data_ptr() == cut.validation.stored.data_ptr() == images.data_ptr()
+    assert cut.validation.shape == (20_000, 3, size, size)
+    streamed = Batches(cut.validation, cut, batch_size=2, workers=0, memory_budget=2**20)
+    assert streamed.streams
+    assert next(streamed.epoch()).image.shape == (2, 3, size, size)
+    assert cut.validation.fingerprint
+
+
+def test_a_part_is_what_a_copy_of_it_would_be():
+    whole, index = random_split(), torch.tensor([7, 3, 150, 3, 199])
+    part = whole.subset(index, "validation")
+    copy = Split("validation", whole.images[index], whole.labels[index])
+    assert torch.equal(part.images, copy.images)
+    assert torch.equal(part.read(torch.tensor([4, 0])), copy.images[[4, 0]])
+    assert (part.shape, part.fingerprint) == (tuple(copy.images.shape), copy.fingerprint)
+    assert torch.equal(part.subset(torch.tensor([2, 1])).images, copy.images[[2, 1]])
+    chosen = torch.tensor([True, False, True, False, False])
+    assert torch.equal(part.subset(chosen).images, copy.images[chosen])
+    for budget in (0, 2**30):
+        seen = list(Batches(part, ((0.5,) * 3, (0.5,) * 3), batch_size=2, memory_budget=budget).epoch())
+        expected = list(Batches(copy, ((0.5,) * 3, (0.5,) * 3), batch_size=2).epoch())
+        assert all(
+            torch.equal(a.image, b.image) and torch.equal(a.label, b.label) for a, b in zip(seen, expected, strict=True)
+        )
 
 
 @pytest.mark.parametrize("fraction", [1.5, 1.0, -0.1, float("nan"), 0.001, 0.999])
