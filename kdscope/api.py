@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdscope.config import Config, TeacherSettings, load_config, merge, read_yaml
+from kdscope.config import Config, TeacherSettings, load_config, merge
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
 
@@ -27,6 +27,9 @@ SHORT = {
     "model": "model.name",
 }
 
+# Options of every extraction, which do not change what is kept of an image.
+SHARED = ("view_seed", "view_epoch", "batch_size", "precision", "limit", "progress", "dry_run", "shard_bytes")
+
 
 def settings(
     config: str | Path | None = None,
@@ -45,8 +48,7 @@ def settings(
     if teachers:
         overrides["teachers"] = [_teacher(teacher).model_dump(exclude_defaults=True) for teacher in teachers]
     complete = load_config(config, overrides, assignments)
-    named = "method" in overrides or any(a.startswith("method=") for a in assignments)
-    if complete.teachers and complete.method == "none" and not named and not (config and "method" in read_yaml(config)):
+    if complete.teachers and not complete.model_fields_set & {"method", "terms"}:
         raise KDScopeError("a teacher is given but no method; add --method kd (or --method none to train without it)")
     return complete
 
@@ -99,6 +101,7 @@ def extract(
     *,
     split: str = "test",
     view: str = "none",
+    kind: str = "features",
     layers: Sequence[str] | None = None,
     reduction: str | None = None,
     dtype: str | None = None,
@@ -115,6 +118,7 @@ def extract(
         source: a run or its directory; or a network that kdscope did not train: a module, or a model's name.
         split: "train", "validation" or "test".
         view: the augmentation that the images are shown under.
+        kind: "features", or another kind of cache: "maps" keeps attention maps (`kdscope.features.maps.extract_maps`).
         layers: layer patterns (`kdscope.features.select`); by default the stages and the penultimate vector.
         reduction: "pool" (default), "attention" or "full".
         dtype: of features: "float16", "bfloat16" or "float32".
@@ -123,7 +127,7 @@ def extract(
         image_size: pixels that the images of a dataset given by name are scaled to.
         out: the cache's directory; by default in the run directory.
         options: view_seed, view_epoch, batch_size, precision, limit, progress, dry_run
-            (`kdscope.features.extract.extract_features`).
+            (`kdscope.features.extract.extract_features`), and those of the kind.
 
     Returns:
         The cache; with `dry_run`, the plan.
@@ -139,11 +143,17 @@ def extract(
     """
     from kdscope import models
     from kdscope.data import load
-    from kdscope.features.extract import extract_features
+    from kdscope.features.kinds import extract_kind
     from kdscope.files import digest
     from kdscope.training.ranks import make_fabric
 
     chosen = {"layers": layers, "reduction": reduction, "dtype": dtype}
+    if kind != "features":
+        if reduction is not None or dtype is not None:
+            raise KDScopeError(f"a cache of {kind} has neither a reduction nor a dtype to choose")
+        chosen = {"layers": layers} | {key: options.get(key) for key in options if key not in SHARED}
+    own = {key: value for key, value in chosen.items() if value is not None}
+    extracted = extract_kind(kind)
     if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
         source = Run(source)
     if isinstance(source, Run):
@@ -152,6 +162,7 @@ def extract(
         network, dataset, name, run = source.model(), source.dataset(), source.config.model.name, source.name
         if out is None:
             out = source.cache_path(split, view)
+            out = out if kind == "features" else out.with_name(f"{out.stem}-{kind}.kdcache")
             if any(value is not None for value in chosen.values()):  # the plain place is for what analyses read
                 out = out.with_name(f"{out.stem}-{digest(chosen)[:8]}.kdcache")
     else:
@@ -172,21 +183,18 @@ def extract(
             if checkpoint is not None:
                 models.load_weights(network, checkpoint)
     fabric = make_fabric(device, precision="32")
-    return extract_features(
+    return extracted(
         network,
         dataset,
         split,
         out if out is not None else "dry-run",
         view=view,
-        layers=layers,
-        reduction=reduction or "pool",
-        dtype=dtype,
         device=fabric.device,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
         barrier=fabric.barrier,
         identity={"model": name, "run": run, "weights": models.weights_hash(network)},
-        **options,
+        **(options | own),
     )
 
 

@@ -40,8 +40,11 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     {'cross-entropy': 0.1, 'kd': 0.9, 'at': 1000.0}
     """
     weights: dict[type[Term], float] = {}
-    for part in [] if method == "custom" else method.split("+"):
-        for term, weight in METHODS[part.strip()].terms.items():
+    parts = [] if method == "custom" else [part.strip().lower() for part in method.split("+")]
+    if "" in parts or len(set(parts)) < len(parts):
+        raise KDScopeError(f"method {method!r}: a sum names each method once, such as kd+at")
+    for part in parts:
+        for term, weight in METHODS[part].terms.items():
             weights[term] = min(weight, weights.get(term, weight))
     resolved = {term.name: term.settings() | {"weight": weight} for term, weight in weights.items()}
 

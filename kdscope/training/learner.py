@@ -65,6 +65,11 @@ class Learner(nn.Module):
                 raise KDScopeError(f"teacher {k} answers with {classes}")
         self.objective.build(student, teachers)
 
+    def compile_networks(self) -> None:
+        """Compile student and teachers on their next call; the hooks of `capturing` must be in place by then."""
+        for network in (self.student, *self._teachers):
+            network.compile()
+
     def to(self, *args: Any, **kwargs: Any) -> "Learner":
         for teacher in self._teachers:
             teacher.to(*args, **kwargs)

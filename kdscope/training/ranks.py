@@ -67,3 +67,12 @@ def _started_by(devices: int) -> tuple[int, int]:
 def is_first() -> bool:
     """Whether this process is the only one or the first: the one that writes and prints."""
     return rank_zero_only.rank in (None, 0)
+
+
+def any_rank(fabric: Fabric, step: int, flag: bool) -> bool:
+    """Whether `flag` holds on any rank. Several ranks ask one another every 20 steps, so that all answer alike."""
+    if fabric.world_size == 1:
+        return flag
+    if step % 20:
+        return False
+    return bool(fabric.all_reduce(torch.tensor(float(flag), device=fabric.device), reduce_op="sum") > 0)

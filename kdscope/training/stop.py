@@ -5,8 +5,9 @@ import threading
 from pathlib import Path
 from types import FrameType, TracebackType
 
-import torch
 from lightning_fabric import Fabric
+
+from kdscope.training.ranks import any_rank
 
 
 class Interrupted(KeyboardInterrupt):
@@ -35,13 +36,8 @@ class StopSignal:
             signal.signal(number, handler)
 
     def agreed(self, fabric: Fabric, step: int) -> bool:
-        """Whether to stop after `step`; several ranks ask one another every 20 steps, to stop together."""
-        if fabric.world_size == 1:
-            return self.requested
-        if step % 20:
-            return False
-        flag = torch.tensor(float(self.requested), device=fabric.device)
-        return bool(fabric.all_reduce(flag, reduce_op="sum") > 0)
+        """Whether to stop after `step`, all ranks together."""
+        return any_rank(fabric, step, self.requested)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

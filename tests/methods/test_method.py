@@ -124,3 +124,13 @@ def test_adapters_are_made_for_each_teacher_and_are_trained(monkeypatch):
         values, _ = learner(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), torch.tensor([0, 1]))
     values.sum().backward()
     assert all(p.grad is not None for p in learner.objective.parameters())
+
+
+@pytest.mark.parametrize("method", ["kd+", "+kd", "kd+kd", ""])
+def test_a_sum_names_each_method_once(method):
+    with pytest.raises(KDScopeError, match="a sum names each method once, such as kd\\+at"):
+        resolve(method)
+
+
+def test_names_of_methods_in_any_case():
+    assert resolve("KD + At") == resolve("kd+at")

@@ -403,3 +403,49 @@ def test_method_as_a_yaml_list(teacher, tmp_path):
 def test_defaults_are_a_config():
     assert load_config() == Config()
     assert issubclass(Objective, torch.nn.Module)
+
+
+def test_a_long_epoch_is_saved_on_the_way(tmp_path, monkeypatch):
+    from kdscope.training import loop
+
+    saved = []
+    save = loop.Session.save
+    monkeypatch.setattr(loop.Session, "save", lambda self: (saved.append(self.progress.step), save(self)))
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    kdscope.train(tmp_path / "run", **QUICK | {"epochs": 1})
+    assert saved == [1, 2, 3, 4, 5, 6, 0]
+
+
+def test_a_begun_run_needs_no_start_weights(teacher, tmp_path, monkeypatch):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(teacher.weights.read_bytes())
+    options = QUICK | {"model": {"name": "resnet14", "checkpoint": str(start)}}
+    whole = kdscope.train(tmp_path / "whole", **options)
+    monkeypatch.setattr(StopSignal, "agreed", lambda self, fabric, step: step == 3)
+    with pytest.raises(Interrupted):
+        kdscope.train(tmp_path / "run", **options)
+    monkeypatch.undo()
+    start.unlink()
+    assert api.resume(tmp_path / "run").summary["weights_hash"] == whole.summary["weights_hash"]
+
+
+def test_checkpoints_can_be_read_by_others(teacher):
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (teacher.path / "checkpoints").iterdir():
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.slow
+def test_compiling_changes_nothing_but_rounding(tmp_path):
+    plain = kdscope.train(tmp_path / "plain", **QUICK | {"epochs": 1})
+    compiled = kdscope.train(tmp_path / "compiled", compile=True, **QUICK | {"epochs": 1})
+    assert compiled.metrics[0]["loss"] == pytest.approx(plain.metrics[0]["loss"], rel=1e-2)
+
+
+def test_tensorboard_has_the_curves(tmp_path):
+    event = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = kdscope.train(tmp_path / "run", tensorboard=True, **QUICK)
+    events = event.EventAccumulator(str(run.path / "tensorboard")).Reload()
+    values = [scalar.value for scalar in events.Scalars("test_accuracy")]
+    assert values == pytest.approx([row["test_accuracy"] for row in run.metrics], abs=1e-6)
