@@ -114,7 +114,7 @@ def test_layers_measures_and_images_can_be_chosen():
     assert set(table["measure"]) == {"cka", "rsa"}
     assert set(table["layer"]) == {"late"}
     assert set(table["n"]) == {40}
-    with pytest.raises(KDScopeError, match="unknown layer 'lat' in .*; nearest: late"):
+    with pytest.raises(KDScopeError, match=r"unknown layer 'lat' in .*; nearest: late"):
         table_of(people(), layers="lat")
     with pytest.raises(KDScopeError, match="unknown measure 'cca'"):
         table_of(people(), measures="cca")
@@ -142,7 +142,7 @@ def test_constant_layers_are_said_and_never_nan_in_a_mean():
 def test_bad_caches_are_one_line():
     broken = SIGNAL["late"].copy()
     broken[[1, 5, 7], 0] = np.nan
-    with pytest.raises(KDScopeError, match="late of kd0.kdcache: features are NaN or infinite in 3 of 80 images"):
+    with pytest.raises(KDScopeError, match=r"late of kd0.kdcache: features are NaN or infinite in 3 of 80 images"):
         table_of(people(late=broken))
     teacher = subject("t", {"test": seen("t")}, method="none")
     other = subject("s", {"test": seen("s", rows=np.arange(1, N))}, method="kd", teachers=[teacher])
