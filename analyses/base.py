@@ -38,6 +38,11 @@ class Report:
     csv: Path | None = None
     figures: tuple[Path, ...] = ()
 
+    def __str__(self) -> str:
+        """The short table whole, and what must be said with it."""
+        table = self.summary.to_string(index=False, line_width=100)
+        return "\n".join([table, *(f"- {note}" for note in self.notes)])
+
 
 @dataclass(frozen=True)
 class Analysis:

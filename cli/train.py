@@ -16,23 +16,29 @@ EXAMPLES = """\b
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory to make.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this directory.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML file with settings.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any setting, such as optim.lr=0.05.")
-@click.option("--data", help="digits, shapes, cifar10, cifar100, folder:PATH, ...")
-@click.option("--augment", help="none, standard, weak, strong, randaugment:M.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any setting of a run's config.yaml, such as optim.lr=0.05.",
+)
+@click.option("--data", help="digits, shapes, cifar10, cifar100, folder:PATH, ... [digits].")
+@click.option("--augment", help="none, standard, weak, strong, randaugment:M [standard].")
 @click.option("--validation", type=float, help="Share of train that is held out to choose the epoch.")
 @click.option("--download", is_flag=True, default=None, help="Allow the dataset to be downloaded.")
-@click.option("--batch-size", type=int, help="Images in a step, over all devices.")
+@click.option("--batch-size", type=int, help="Images in a step, over all devices [128].")
 @click.option("--model", "--student", "model", help="Network to train, such as resnet20.")
 @click.option(
     "--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable."
 )
 @click.option("--method", help="none, kd, at, or a sum such as kd+at.")
 @click.option("--ensemble", help="Several teachers: mean-probability, mean-logit or mean-loss.")
-@click.option("--epochs", type=int)
-@click.option("--seed", type=int)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--epochs", type=int, help="Times through the training part [30].")
+@click.option("--seed", type=int, help="Of weights, order and augmentation [0].")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="[auto: the GPU if there is one].")
 @click.option("--devices", type=int, help="Devices to train on together.")
-@click.option("--precision", type=click.Choice(["auto", "32", "bf16", "16"]))
+@click.option("--precision", type=click.Choice(["auto", "32", "bf16", "16"]), help="[auto: bf16 on a GPU].")
 @click.option("--compile", is_flag=True, default=None, help="torch.compile the training step.")
 @click.option("--probe-every", type=int, help="Cache a fixed probe set every N epochs.")
 @click.option("--tensorboard", is_flag=True, default=None, help="Log to TensorBoard in the run directory.")

@@ -32,6 +32,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield draft
+        draft.chmod(0o666 & ~_umask())  # some writers make files that nobody else may read
         with open(draft, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(draft, path)
@@ -40,6 +41,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise disk_error(error, path) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def sync_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from kdscope.training.ranks import any_rank, check_shares, make_fabric
 from kdscope.training.session import Session, seed_epoch
 from kdscope.training.stop import Interrupted, StopSignal
 
-SAVE_SECONDS = 600.0  # between checkpoints inside a long epoch
+SAVE_SECONDS = 120.0  # between checkpoints inside a long epoch
 
 
 def start(config: Config, out: str | Path) -> Run:
@@ -136,7 +136,7 @@ def _train(session: Session) -> None:
 
 
 def _due(session: Session) -> bool:
-    """Whether to save inside an epoch: every so many steps if the config says so, and every ten minutes in any case."""
+    """Whether to save inside an epoch: every so many steps if the config says so, and every two minutes in any case."""
     every, step = session.run.config.checkpoint_every, session.progress.step
     if every and step % every == 0:
         return True

@@ -1,5 +1,6 @@
 """A run under way: its batches, networks, optimiser and sums, and how they are saved and put back."""
 
+import logging
 import time
 from typing import Any
 
@@ -34,12 +35,8 @@ class Session:
             dataset.train, dataset, augment=settings.augment, batch_size=settings.batch_size, shuffle=True,
             seed=run.config.seed, **ranks,
         )  # fmt: skip
-        splits = {"test": dataset.test, "validation": dataset.validation}
-        self.held_out = {
-            name: Batches(split, dataset, batch_size=512, **ranks)
-            for name, split in splits.items()
-            if split is not None
-        }
+        splits = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
+        self.held_out = {split.name: Batches(split, dataset, batch_size=512, **ranks) for split in splits}
         self.total = run.config.epochs * len(self.batches)
 
         if fabric.device.type == "cuda":
@@ -112,6 +109,8 @@ class Session:
         if self.fabric.is_global_zero:  # the sums of all ranks were saved as one
             self.tally.sums.copy_(sums)
         self.fabric.strategy.precision.load_state_dict(scaler)
+        at = f"epoch {self.progress.epoch + 1}, step {self.progress.step} of {len(self.batches)}"
+        logging.getLogger("kdscope").info(f"going on with {self.run.name} from {at}")
         _set_rng(rng[min(self.fabric.global_rank, len(rng) - 1)])
 
 

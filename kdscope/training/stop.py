@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two steps, so that what is saved is whole; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, so that what is saved is whole; a second Ctrl-C ends it at once."""
 
 import signal
 import threading
@@ -8,6 +8,8 @@ from types import FrameType, TracebackType
 from lightning_fabric import Fabric
 
 from kdscope.training.ranks import any_rank
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,7 +21,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignal:
-    """A context in which SIGINT and SIGTERM set `requested`. Outside of the main thread it does nothing."""
+    """A context in which SIGINT, SIGTERM and SIGHUP set `requested`. Outside of the main thread it does nothing."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -27,7 +29,7 @@ class StopSignal:
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._request)
         return self
 
