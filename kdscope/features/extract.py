@@ -113,7 +113,8 @@ def extract_features(
 
     Raises:
         KDScopeError: unknown layer, reduction or dtype; a cache made under another key; more than 80 % of the free disk
-            needed; a full disk; a value that float16 cannot hold; another process at work on the same cache.
+            needed; a full disk; logits or features that are NaN or infinite; a value that float16 cannot hold; another
+            process at work on the same cache.
 
     >>> from kdscope.data import load
     >>> digits, net = load("digits"), nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 10))

@@ -32,7 +32,6 @@ from kdscope.features.shard import SCHEMA, Array
 from kdscope.features.writer import Background, ShardWriter, Transfer
 
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
-FLOAT16_MAX = 65504.0
 
 
 class Producer:
@@ -114,8 +113,9 @@ def extract_arrays(
         job: see `kdscope.features.extract.extract_features`.
 
     Raises:
-        KDScopeError: a cache made under another key; more than 80 % of the free disk needed; a full disk; a value that
-            float16 cannot hold; another process at work on the same cache.
+        KDScopeError: a cache made under another key; more than 80 % of the free disk needed; a full disk; logits or
+            features that are NaN or infinite; a value that float16 cannot hold; another process at work on the same
+            cache.
     """
     if job.precision not in PRECISIONS:
         raise unknown("precision", job.precision, PRECISIONS)
@@ -237,14 +237,14 @@ def _evaluating(
 
 
 def _stored(made: Mapping[str, Tensor], batch: Batch, arrays: Sequence[Array]) -> Transfer:
-    """One batch in the types of the cache, on its way to the host; float16 is checked on the way."""
+    """One batch in the types of the cache, on its way to the host, with the largest value of each image to check."""
     made = {**made, "labels": batch.label, "index": batch.index}
     tensors, checks = {}, {}
     for array in arrays:
         value, kind = made[array.name].detach(), getattr(torch, array.dtype)
-        if kind == torch.float16:
-            beyond = value.isinf().any() if value.dtype == torch.float16 else value.abs().amax() > FLOAT16_MAX
-            checks[array.layer] = beyond
+        if kind == torch.float16 or array.name == "logits" or array.name.startswith("features/"):
+            flat = value.reshape(len(value), -1)
+            checks[array] = torch.maximum(flat.amax(1), -flat.amin(1))  # NaN where there is one
         value = value.to(kind)
         tensors[array.name] = value.view(torch.uint16) if kind == torch.bfloat16 else value
     return Transfer(tensors, checks)

@@ -18,6 +18,7 @@ from kdscope.features.shard import BLOCK, SCHEMA, Array, describe, seal
 from kdscope.files import replacing
 
 DEPTH = 2
+FLOAT16_MAX = 65504.0
 
 
 class ShardWriter:
@@ -107,13 +108,13 @@ class Transfer:
 
     Args:
         tensors: what is stored, by name, [B, ...].
-        checks: by layer, whether (bool scalar) a value of it is too large for float16.
+        checks: of some arrays, the largest absolute value [B] of each image, NaN where one is.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], checks: Mapping[str, Tensor]):
+    def __init__(self, tensors: Mapping[str, Tensor], checks: Mapping[Array, Tensor]):
         self._event = None
         self._tensors = {name: self._copy(value) for name, value in tensors.items()}
-        self._checks = {name: self._copy(value) for name, value in checks.items()}
+        self._checks = {array: self._copy(value) for array, value in checks.items()}
         if any(value.is_cuda for value in tensors.values()):
             self._event = torch.cuda.Event()
             self._event.record()
@@ -126,15 +127,29 @@ class Transfer:
         return host.copy_(value, non_blocking=True)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What is stored, once it has arrived; a value beyond float16 is a KDScopeError that names its layer."""
+        """What is stored, once it has arrived; what is not finite, or beyond float16, is a KDScopeError."""
         if self._event is not None:
             self._event.synchronize()
-        for layer, beyond in self._checks.items():
-            if bool(beyond):
-                raise KDScopeError(
-                    f"layer {layer!r} has a value beyond the range of float16 (65504); store it as bfloat16 or float32"
-                )
+        for array, largest in self._checks.items():
+            _check(array, largest, self._tensors["index"])
         return {name: value.numpy() for name, value in self._tensors.items()}
+
+
+def _check(array: Array, largest: Tensor, index: Tensor) -> None:
+    """A KDScopeError if one of the images [B] has no number, or one that float16 cannot hold."""
+    what = "the logits are" if array.name == "logits" else f"layer {array.layer!r} is"
+    halves = array.dtype == "float16"
+    bad = largest.isnan() if halves else ~largest.isfinite()
+    if bad.any():
+        found = "NaN" if bad.equal(largest.isnan()) else "NaN or infinite"
+        raise KDScopeError(
+            f"{what} {found} for {int(bad.sum())} of {len(bad)} images of a batch, the first is image "
+            f"{int(index[bad][0])}; nothing can be compared with that"
+        )
+    if halves and bool((largest > FLOAT16_MAX).any()):
+        raise KDScopeError(
+            f"layer {array.layer!r} has a value beyond the range of float16 (65504); store it as bfloat16 or float32"
+        )
 
 
 class Background:

@@ -150,6 +150,43 @@ def test_what_float16_cannot_hold_stops_the_extraction(extract, net, tmp_path):
     assert verify(again.path) == []
 
 
+class Sick(nn.Module):
+    """A network that says nothing sensible of images whose first pixel is white."""
+
+    def __init__(self, net, layer, value):
+        super().__init__()
+        self.net, self.layer, self.value, self.side = net, layer, value, nn.Identity()
+
+    def forward(self, image):
+        sick = image[:, :1, 0, 0] > 1.5
+        logits = self.net(image)
+        self.side(torch.where(sick, self.value if self.layer == "side" else 0.0, logits))
+        return torch.where(sick, self.value if self.layer == "logits" else 0.0, logits)
+
+
+@pytest.mark.parametrize(
+    ("layer", "value", "message"),
+    [
+        ("logits", float("nan"), "the logits are NaN for 2 of 16 images"),
+        ("logits", float("inf"), "the logits are NaN or infinite for 2 of 16 images"),
+        ("side", float("nan"), "layer 'side' is NaN for 2 of 16 images"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_network_that_gives_no_numbers_is_refused_by_its_images(
+    extract, net, dataset, tmp_path, layer, value, message, dtype
+):
+    images = dataset.test.images.clone().clamp_max_(200)
+    images[[35, 40], :, 0, 0] = 255
+    data = replace(dataset, test=Split("test", images, dataset.test.labels))
+    model = Sick(net, layer, value)
+    with pytest.raises(KDScopeError, match=f"{message} of a batch, the first is image 35"):
+        extract(model=model, dataset=data, dtype=dtype, layers=["side"])
+    assert not list((tmp_path / "a.kdcache").glob("*.h5"))
+    with pytest.raises(KDScopeError, match="not complete"):
+        FeatureCache(tmp_path / "a").logits  # noqa: B018
+
+
 def test_attention_maps_are_single_precision_unless_asked(extract):
     assert extract(reduction="attention").feature("bn").dtype == np.float32
     assert extract("b", reduction="attention", dtype="float16").feature("bn").dtype == np.float16
