@@ -21,7 +21,7 @@ from kdscope.measures.controls import derangement
 from kdscope.measures.features import checked
 from kdscope.measures.layers import strided
 from kdscope.measures.logit_correlation import correlation_difference
-from kdscope.measures.neighbours import nearest_neighbours
+from kdscope.measures.neighbour_overlap import nearest_neighbours
 from kdscope.sources import Subject
 
 COLUMNS = (

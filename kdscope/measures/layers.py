@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from kdscope.errors import KDScopeError, unknown
-from kdscope.measures import neighbours
+from kdscope.measures import neighbour_overlap as neighbours
 from kdscope.measures.cka import BIASED, Spread, cka_of, undefined
 from kdscope.measures.features import GROUPS, checked, compact
 from kdscope.measures.hsic import FEWEST, Sums

@@ -13,7 +13,7 @@ from kdscope.errors import KDScopeError
 from kdscope.measures.base import Card, Definition, measure
 from kdscope.measures.cka import undefined
 from kdscope.measures.features import GROUPS, REACH, FeatureMeasure, groups_of
-from kdscope.measures.neighbours import squared_distances
+from kdscope.measures.neighbour_overlap import squared_distances
 from kdscope.measures.result import Result
 from kdscope.measures.statistics import jackknife_interval
 

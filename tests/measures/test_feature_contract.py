@@ -17,7 +17,7 @@ from kdscope.measures.features import FeatureMeasure, compact
 from kdscope.measures.layers import NAMES as ALL
 from kdscope.measures.layers import Layer, compare_layers
 from kdscope.measures.logit_correlation import class_correlation, correlation_difference
-from kdscope.measures.neighbours import jaccard, nearest_neighbours
+from kdscope.measures.neighbour_overlap import jaccard, nearest_neighbours
 from kdscope.measures.procrustes import procrustes_distance
 from kdscope.measures.rsa import RDM, rsa
 
