@@ -42,9 +42,14 @@ def ls(folder: Path) -> None:
 
 
 @cache.command()
-@click.argument("path", type=FOLDER)
-def info(path: Path) -> None:
-    """Say what the cache at PATH was made from, and what is in it."""
+@click.argument("paths", type=FOLDER, nargs=-1, required=True)
+def info(paths: tuple[Path, ...]) -> None:
+    """Say what the caches at PATHS were made from, and what is in them."""
+    for path in paths:
+        _describe(path)
+
+
+def _describe(path: Path) -> None:
     from kdscope.features.cache import FeatureCache
     from kdscope.features.plan import size
     from kdscope.features.shard import Array
@@ -56,6 +61,8 @@ def info(path: Path) -> None:
     state = "complete" if about.complete else f"{about.done:,} of {about.images:,} images; extract again to go on"
     rows = {"path": opened.path, "state": state, "key": opened.key, **opened.identity}
     for name, value in {**rows, "classes": ", ".join(opened.classes), "size": size(about.bytes)}.items():
+        if value is None:
+            continue
         if isinstance(value, dict):
             value = ", ".join(f"{key} {item}" for key, item in value.items())
         elif isinstance(value, list):

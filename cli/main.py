@@ -51,6 +51,9 @@ def main() -> None:
     except click.exceptions.Abort as abort:  # click's word for KeyboardInterrupt, whose message says how to go on
         click.echo(f"kdscope: {str(abort.__cause__ or '') or 'stopped'}", err=True)
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         click.echo(f"kdscope: {error.format_message()}", err=True)
         sys.exit(2)

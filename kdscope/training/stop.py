@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, so that what is saved is whole; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run between two steps, so that what is saved is whole.
+
+A second Ctrl-C ends it at once.
+"""
 
 import signal
 import threading

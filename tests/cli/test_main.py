@@ -44,3 +44,11 @@ def test_bad_usage(arguments, line, monkeypatch, capsys):
         main()
     assert left.value.code == 2
     assert line in capsys.readouterr().err
+
+
+def test_kdscope_alone_is_its_help(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["kdscope"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("Usage: ")
