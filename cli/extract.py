@@ -22,7 +22,7 @@ EXAMPLES = """\b
 @click.option("--view", default="none", show_default=True, help="Augmentation that the images are shown under.")
 @click.option("--view-seed", default=0, show_default=True)
 @click.option("--layer", "layers", multiple=True, help="Layer pattern; repeatable. Default: stages and penultimate.")
-@click.option("--maps", "reduction", flag_value="attention", help="Keep attention maps at native resolution.")
+@click.option("--maps", "kind", flag_value="maps", help="Keep attention maps: activation, CAM, Grad-CAM; of a ViT.")
 @click.option("--full-maps", "reduction", flag_value="full", help="Keep whole feature maps.")
 @click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Of features.")
 @click.option("--batch-size", default=256, show_default=True)

@@ -15,6 +15,7 @@ from kdscope.measures.grids import as_maps
 
 THRESHOLD = 0.4
 EPSILON = 1e-8
+PIXELS = 2**20  # worked on at once
 
 
 def linear_weights(small: int, large: int) -> np.ndarray:
@@ -46,11 +47,16 @@ def threshold_masks(maps: Any, size: tuple[int, int] | None = None, threshold: f
     [[[False, True, True]]]
     """
     maps = as_maps(maps)
-    if size is not None and maps.shape[1:] != tuple(size):
-        down, across = (linear_weights(small, large) for small, large in zip(maps.shape[1:], size, strict=True))
-        maps = down @ maps @ across.T
-    low, high = (extreme(maps, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max))
-    return (maps - low) / (high - low + EPSILON) > threshold
+    height, width = maps.shape[1:] if size is None else size
+    down, across = linear_weights(maps.shape[1], height), linear_weights(maps.shape[2], width)
+    masks = np.empty((len(maps), height, width), dtype=bool)
+    step = max(1, PIXELS // (height * width))
+    for start in range(0, len(maps), step):
+        part = maps[start : start + step]
+        part = part if part.shape[1:] == (height, width) else down @ part @ across.T
+        low, high = (extreme(part, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max))
+        np.greater(part - low, threshold * (high - low + EPSILON), out=masks[start : start + step])
+    return masks
 
 
 def intersection_union(*masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
