@@ -15,6 +15,8 @@ from kdscope.analyses.answers import splits_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, cast, pairs
 from kdscope.analyses.compare import Finding, measure_pairs, over_groups
+from kdscope.analyses.usable import PAIRS as PROBED
+from kdscope.analyses.usable import usable_of_pair
 from kdscope.errors import unknown
 from kdscope.measures import MEASURES
 from kdscope.measures.logits import suitable
@@ -44,6 +46,7 @@ def mutual_information(
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
     confidence: float = 0.95,
+    layers: Sequence[str] | str = (),
 ) -> Report:
     """Mutual information of each student with each teacher, and of the controls, as one tidy table, in nats.
 
@@ -54,6 +57,9 @@ def mutual_information(
             estimators always stand beside the sound one.
         teacher, baseline: as for fidelity.
         confidence: of all intervals.
+        layers: of the students, such as "penultimate": rows usable-labels, usable-soft and usable-beyond say what
+            their features tell a linear probe, cross-fitted on at most 4,000 images: of the labels, of the teacher's
+            soft labels, and of these beyond the hard label.
 
     Returns:
         A report whose table has, besides the columns of fidelity: classes, per_cell (n / C^2) and flag ("few images"
@@ -75,6 +81,15 @@ def mutual_information(
             findings = [(str(f.pair.b.seed), f) for f in found]
             findings += [("all", f) for f in over_groups(found, confidence)]
             rows += [_row(roles, part, view, seed, f) | {"confidence": confidence} for seed, f in findings]
+        for layer in [layer.strip() for layer in (layers.split(",") if isinstance(layers, str) else layers)]:
+            found = [
+                Finding(pair, result)
+                for pair in pairs(roles)
+                if pair.pair in PROBED and (pair.pair in TAUGHT or pair.baseline is None)
+                for result in usable_of_pair(pair, layer, part, view, confidence)
+            ]
+            own = {"layer": layer, "confidence": confidence, "flag": ""}
+            rows += [_row(roles, part, view, str(f.pair.b.seed), f) | own for f in found]
     table = tidy(rows, COLUMNS)
     order = table["pair"].map(PAIRS.index)
     table = table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from told import family, sayings, subject
 
+import kdscope
 from kdscope.analyses.base import run_analysis
 from kdscope.errors import KDScopeError
 from kdscope.measures import MEASURES
@@ -65,6 +67,22 @@ def test_few_images_are_said_in_red():
     report = run_analysis("mutual-information", [teacher, subject("s", {"test": sayings(labels, labels)})])
     assert set(report.table["flag"]) == {"few images"}
     assert any(note.startswith("RED: 2.5 images for each of 4²") for note in report.notes)
+
+
+def test_what_features_tell(tmp_path):
+    found = []
+    for k in range(2):
+        torch.manual_seed(k)
+        net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+        found.append(kdscope.extract(net, data="digits:8", layers=["1"], out=tmp_path / f"n{k}", device="cpu"))
+    table = run_analysis("mutual-information", found, layers="1").table
+    told = table[table["layer"] == "1"].set_index("measure")
+    assert set(told.index) == {"usable-labels", "usable-soft", "usable-beyond"}
+    assert 0.8 < told.loc["usable-labels"].value < np.log(10)  # digits, from 4 x 4 pixels
+    assert told.loc["usable-soft"].value > told.loc["usable-beyond"].value > 0
+    assert (told["ci_low"] < told["value"]).all()
+    with pytest.raises(KDScopeError, match="unknown layer 'one'"):
+        run_analysis("mutual-information", found, layers="one")
 
 
 def test_published_definitions_and_bad_names():
