@@ -106,12 +106,10 @@ def run_analysis(
 
 
 def collect(sources: Any, device: str = "auto") -> list[Subject]:
-    """Subjects of one source or several."""
+    """Subjects of one source or several, in the order in which they were given: the first may be the teacher."""
     if isinstance(sources, str | Path | Subject) or not isinstance(sources, Iterable):
         sources = [sources]
-    sources = list(sources)
-    ready = [source for source in sources if isinstance(source, Subject)]
-    return ready + subjects([source for source in sources if not isinstance(source, Subject)], device)
+    return subjects(sources, device)
 
 
 def tidy(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

@@ -97,7 +97,12 @@ def measure_caches(
     states = {name: MEASURES[name](definition) for name in names}
     for how, chosen in _by_ensemble(states, pair.a.ensemble if definition == "kdscope" else None).items():
         for block in _blocks(pair.b.kind == "shuffled", a, b, baseline, how):
-            update_all(chosen, *block)
+            try:
+                update_all(chosen, *block)
+            except KDScopeError as error:
+                whose = {"teacher": a, "student": [b], "baseline": [baseline] if baseline is not None else []}
+                paths = ", ".join(str(cache.path) for cache in whose.get(str(error).split()[0], []))
+                raise KDScopeError(f"{paths}: {error}" if paths else str(error)) from error
     return {name: state.compute(confidence) for name, state in states.items() if state.seen}
 
 

@@ -94,7 +94,7 @@ def _over_epochs(pair: Pair, split: str, definition: str, confidence: float) -> 
         return
     bare, student = Pair(pair.pair, pair.a, pair.b), pair.b.subjects[0]
     index, teachers = None, []
-    for epoch in student.probe_epochs():
+    for epoch in student.probe_epochs(split):
         probe = student.probe(epoch, split)
         if index is None or not np.array_equal(index, probe.index):
             index = probe.index

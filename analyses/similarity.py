@@ -173,7 +173,7 @@ def _over_epochs(
         if pair.pair not in (*TAUGHT, "floor:independent-student"):
             continue
         student, index, teacher = pair.b.subjects[0], None, {}
-        for epoch in student.probe_epochs():
+        for epoch in student.probe_epochs(split):
             probe = student.probe(epoch, split)
             if index is None or not np.array_equal(index, probe.index):
                 index = probe.index

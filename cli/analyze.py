@@ -21,6 +21,7 @@ EXAMPLES = """\b
 @click.option("--view", help="Augmentation under which the images are shown [none].")
 @click.option("--baseline", multiple=True, help="Run trained without a teacher: the floor; repeatable.")
 @click.option("--teacher", multiple=True, help="Run or cache to compare with instead of the own teacher; repeatable.")
+@click.option("--confidence", type=float, help="Of all intervals, between 0 and 1 [0.95].")
 @click.option("--option", "assigned", multiple=True, metavar="KEY=VALUE", help="Of this analysis alone; repeatable.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to extract.")
 def analyze(
@@ -59,7 +60,7 @@ def assignments(texts: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]
         key, sign, value = text.partition("=")
         key = key.strip().replace("-", "_")
         if not key or not sign:
-            raise KDScopeError(f"--option {text!r} is not KEY=VALUE, such as --option confidence=0.9")
+            raise KDScopeError(f"--option {text!r} is not KEY=VALUE, such as --option folds=3")
         if key in found or key in given:
             raise KDScopeError(f"option {key!r} is given twice")
         try:

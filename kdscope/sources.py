@@ -95,9 +95,9 @@ class Subject:
         path = self._path(split, view, kind, "random-init-")
         return self._extract(self.build, path, f"{self.architecture} (random init)", split, view, view_seed, kind)
 
-    def probe_epochs(self) -> list[int]:
-        """The epochs of which the run kept a probe of train and of test."""
-        paths = self.folder.glob("probe-epoch-*-test.kdcache") if self.folder and not self.prefix else []
+    def probe_epochs(self, split: str = "test") -> list[int]:
+        """The epochs of which the run kept a probe of `split`: of train and of test, or none."""
+        paths = self.folder.glob(f"probe-epoch-*-{split}.kdcache") if self.folder and not self.prefix else []
         return sorted(int(path.name.split("-")[2]) for path in paths)
 
     def probe(self, epoch: int, split: str) -> FeatureCache:
@@ -134,8 +134,8 @@ class Subject:
         )  # fmt: skip
 
 
-def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "auto") -> list[Subject]:
-    """A subject for each run; bare caches with the same weights (train and test, say) are one subject.
+def subjects(sources: Iterable[str | Path | Run | FeatureCache | Subject], device: str = "auto") -> list[Subject]:
+    """A subject for each run, in their order; bare caches with the same weights (train and test, say) are one subject.
 
     Raises:
         KDScopeError: a path that is neither a run directory nor a cache, or two caches of one network whose splits have
@@ -144,6 +144,9 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache], device: str = "
     found: list[Subject] = []
     bare: dict[str, Subject] = {}
     for source in sources:
+        if isinstance(source, Subject):
+            found.append(source)
+            continue
         if not isinstance(source, Run | FeatureCache):
             source = open_source(source)
         if isinstance(source, Run):

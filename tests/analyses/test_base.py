@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from told import family
 
+import kdscope
 from kdscope.analyses import ANALYSES
-from kdscope.analyses.base import Report, analysis, default_out, run_analysis, tidy
+from kdscope.analyses.base import Report, analysis, collect, default_out, run_analysis, tidy
 from kdscope.errors import KDScopeError
 from kdscope.registry import Registry
 
@@ -45,6 +47,17 @@ def test_the_table_and_its_figures_are_written(tmp_path):
     assert {path.suffix for path in report.figures} == {".pdf", ".png"}
     assert all(path.stat().st_size > 1000 for path in report.figures)
     assert not list(report.csv.parent.glob(".*"))
+
+
+def test_sources_keep_their_order(tmp_path):
+    paths = []
+    for k in range(2):
+        torch.manual_seed(k)
+        net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten(), torch.nn.Linear(48, 10))
+        cache = kdscope.extract(net, data="digits:8", layers=["0"], out=tmp_path / f"net{k}", device="cpu")
+        paths.append(cache.path)
+    ready = family(seeds=1, n=4)[0]
+    assert [one.name for one in collect([paths[1], ready, str(paths[0])])] == ["net1", ready.name, "net0"]
 
 
 def test_where_the_command_writes(tmp_path):

@@ -1,6 +1,7 @@
 """Fidelity on networks whose every answer is written down."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,6 +185,26 @@ def test_probes_are_compared_with_the_teacher_on_their_own_images():
     assert row.value == np.mean(teacher[probe.index] == probe.logits.argmax(1))
     assert cell(epochs, "agreement", seed="all", epoch=4).seeds == 2
     assert len(table[table["epoch"].isna() & (table["pair"] == "teacher-student")])
+
+
+def test_a_split_of_which_no_probe_was_kept_has_no_epochs():
+    found = family(seeds=1, methods=("kd",), splits=("train", "validation"), probes=(1, 4), n=100)
+    for one in found:
+        for epoch in (1, 4):
+            one.probes.pop((epoch, "validation"), None)
+    table = asked(found, splits="train,validation")
+    assert set(table[table["epoch"].notna()]["split"]) == {"train"}
+    assert set(table["split"]) == {"train", "validation"}
+
+
+def test_answers_that_are_no_numbers_are_named_by_their_cache(trio):
+    _, student, alone = trio
+    cache = student.cache("test")
+    sick = dataclasses.replace(cache, logits=cache.logits.copy(), path=Path("runs/kd/features/test-none.kdcache"))
+    sick.logits[3:5] = np.nan
+    student.caches["test", "none"] = sick
+    with pytest.raises(KDScopeError, match=r"^runs/kd/features/test-none.kdcache: student logits are NaN .* row 3$"):
+        asked([student, alone])
 
 
 def test_probes_with_other_labels_are_refused():

@@ -49,8 +49,8 @@ class Told(Subject):
     def random_init(self, split, view="none", view_seed=0):
         return self.untrained.get(split)
 
-    def probe_epochs(self):
-        return sorted({epoch for epoch, _ in self.probes})
+    def probe_epochs(self, split="test"):
+        return sorted(epoch for epoch, part in self.probes if part == split)
 
     def probe(self, epoch, split):
         return self.probes[epoch, split]

@@ -52,9 +52,9 @@ def test_the_teacher_and_the_baseline_can_be_named(caches, tmp_path):
 
 
 def test_options_of_an_analysis(caches, tmp_path):
-    wide = run("fidelity", *caches, "--option", "confidence=0.5", "--out", tmp_path / "wide")
-    assert wide.exit_code == 0
-    assert set(pd.read_csv(tmp_path / "wide" / "fidelity.csv")["confidence"]) == {0.5}
+    for name, arguments in {"own": ("--confidence", "0.5"), "any": ("--option", "confidence=0.5")}.items():
+        assert run("fidelity", *caches, *arguments, "--out", tmp_path / name).exit_code == 0
+        assert set(pd.read_csv(tmp_path / name / "fidelity.csv")["confidence"]) == {0.5}
     for text, message in (
         ("confidense=0.5", "unknown option 'confidense' in analysis 'fidelity'; nearest: confidence"),
         ("confidence", "'confidence' is not KEY=VALUE"),
