@@ -7,7 +7,7 @@ only what is in it. Analyses see no model, only `Subject.cache(...)`.
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,27 +62,39 @@ class Subject:
     build: "Callable[[], nn.Module] | None" = None
     device: str = "auto"
 
-    def cache(self, split: str, view: str = "none", view_seed: int = 0, *, kind: str = "features") -> FeatureCache:
+    def cache(
+        self,
+        split: str,
+        view: str = "none",
+        view_seed: int = 0,
+        *,
+        kind: str = "features",
+        options: Mapping[str, Any] | None = None,
+    ) -> FeatureCache:
         """What this network says of `split` as `view` shows it; extracted now if it is not cached.
 
         Args:
             kind: "features", or another kind of cache (`kdscope.features.kinds.KINDS`), such as "maps".
+            options: of that kind's extraction; each choice has a cache of its own. A bare cache is taken as it is.
 
         Raises:
             KDScopeError: a bare cache that does not hold it, or a cache made from other weights or data.
         """
         known = self.caches if kind == "features" else self.others
-        key = (split, view) if kind == "features" else (kind, split, view)
+        named = kind
+        if options and self.load is not None:
+            named = f"{kind}-{digest({name: getattr(value, 'key', value) for name, value in options.items()})[:8]}"
+        key = (split, view) if kind == "features" else (named, split, view)
         if key not in known:
             if self.load is None:
                 held = [f"{s} ({v})" for s, v in self.caches] + [f"{k} of {s} ({v})" for k, s, v in self.others]
                 held = ", ".join(held)
                 what = "" if kind == "features" else f" of {kind}"
                 raise KDScopeError(f"{self.name} has no cache{what} of split {split!r}, view {view!r}; it has {held}")
-            path = self._path(split, view, kind)
+            path = self._path(split, view, named)
             found = self._on_disk(path, split, view, view_seed)
             if found is None:
-                found = self._extract(self.load, path, self.architecture, split, view, view_seed, kind)
+                found = self._extract(self.load, path, self.architecture, split, view, view_seed, kind, options)
             known[key] = found
         return known[key]
 
@@ -94,6 +106,19 @@ class Subject:
             return None
         path = self._path(split, view, kind, "random-init-")
         return self._extract(self.build, path, f"{self.architecture} (random init)", split, view, view_seed, kind)
+
+    def efficiency(self) -> dict[str, Any]:
+        """What this network costs on its device (`kdscope.features.efficiency`), measured now if it is not known.
+
+        Raises:
+            KDScopeError: a bare cache, whose network is not known.
+        """
+        if self.load is None or self.folder is None:
+            raise KDScopeError(f"{self.name} is a cache: its cost can be measured on a run only")
+        from kdscope.features.efficiency import kept_efficiency
+
+        device = resolve_device(self.device)
+        return kept_efficiency(self.load, self.folder, self.prefix, self.dataset.image_size, device)
 
     def probe_epochs(self, split: str = "test") -> list[int]:
         """The epochs of which the run kept a probe of `split`: of train and of test, or none."""
@@ -123,7 +148,15 @@ class Subject:
         return cache if cache.complete and not missing_shards(path, cache.manifest) else None
 
     def _extract(
-        self, load: "Callable[[], nn.Module]", path: Path, name: str, split: str, view: str, view_seed: int, kind: str
+        self,
+        load: "Callable[[], nn.Module]",
+        path: Path,
+        name: str,
+        split: str,
+        view: str,
+        view_seed: int,
+        kind: str,
+        options: Mapping[str, Any] | None = None,
     ) -> FeatureCache:
         network = load()
         if not path.exists():
@@ -131,6 +164,7 @@ class Subject:
         return extract_kind(kind)(
             network, self.dataset, split, path, view=view, view_seed=view_seed, device=resolve_device(self.device),
             identity={"model": name, "run": self.name, "weights": models.weights_hash(network)}, progress=True,
+            **(options or {}),
         )  # fmt: skip
 
 
