@@ -40,7 +40,7 @@ def measure_efficiency(model: nn.Module, image_size: int, device: str = "cpu") -
         found |= {"parameters": cost.parameters, "megabytes": cost.megabytes, "flops": cost.flops}
         found |= {f"latency-{batch}": cost.latency_ms, "throughput": cost.throughput}
         found[f"memory-{batch}"] = peak_memory(model, image_size, batch, device) / 1e6
-    return found
+    return found | {"repeats": {"latency-1": REPEATS[1], "latency-128": REPEATS[128], "throughput": REPEATS[128]}}
 
 
 def peak_memory(model: nn.Module, image_size: int, batch_size: int = 1, device: str = "cpu") -> int:

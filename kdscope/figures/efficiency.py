@@ -1,0 +1,43 @@
+"""The figure of `kdscope analyze efficiency`: accuracy against parameters, latency and memory."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdscope.figures import FIGURES
+from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
+
+AXES = {
+    "parameters": "Parameters",
+    "latency-1": "Latency of one image (ms)",
+    "memory-128": "Memory of 128 images (MB)",
+}
+
+
+@FIGURES.register("efficiency")
+def efficiency(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Each network as a point, with the interval of its accuracy."""
+    with styled():
+        yield "efficiency-accuracy", against_cost(table)
+
+
+def against_cost(table: pd.DataFrame) -> Figure:
+    """Accuracy against three costs, on logarithmic axes."""
+    kinds = list(dict.fromkeys(table["role"] + ", " + table["architecture"]))
+    colour, mark = colours(kinds), marks(kinds)
+    figure, grid = panels(1, len(AXES), TWO_COLUMNS, 2.7, sharey=True)
+    for axes, (cost, title) in zip(grid[0], AXES.items(), strict=True):
+        for _, own in table.groupby("b", sort=False):
+            kind = f"{own['role'].iloc[0]}, {own['architecture'].iloc[0]}"
+            by = own.drop_duplicates("measure").set_index("measure")
+            place = by.loc[cost, "value"]
+            style = {"color": colour[kind], "fmt": mark[kind], "elinewidth": 0.6, "alpha": 0.9}
+            interval(axes, by.loc["accuracy"], place, upright=True, **style)
+        axes.set_xscale("log")
+        axes.margins(x=0.15)
+        axes.set_xlabel(title)
+    grid[0][0].set_ylabel(f"Accuracy, {table['split'].iloc[0]} (share)")
+    legend_below(figure, [Line2D([], [], color=colour[k], marker=mark[k], linestyle="", label=k) for k in kinds])
+    return figure
