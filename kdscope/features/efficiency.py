@@ -5,6 +5,7 @@ allocator counts it, on a CPU from the profiler's allocations. It is not the siz
 libraries make up.
 """
 
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def peak_memory(model: nn.Module, image_size: int, batch_size: int = 1, device: 
 
 def _traced(model: nn.Module, images: torch.Tensor) -> int:
     """The highest running sum of what the profiler saw allocated and freed."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it would write of itself to the terminal
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         model(images)
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 from kdscope.figures import FIGURES
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
@@ -24,7 +25,7 @@ def efficiency(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def against_cost(table: pd.DataFrame) -> Figure:
-    """Accuracy against three costs, on logarithmic axes."""
+    """Accuracy against three costs, on axes from 0."""
     kinds = list(dict.fromkeys(table["role"] + ", " + table["architecture"]))
     colour, mark = colours(kinds), marks(kinds)
     figure, grid = panels(1, len(AXES), TWO_COLUMNS, 2.7, sharey=True)
@@ -35,8 +36,9 @@ def against_cost(table: pd.DataFrame) -> Figure:
             place = by.loc[cost, "value"]
             style = {"color": colour[kind], "fmt": mark[kind], "elinewidth": 0.6, "alpha": 0.9}
             interval(axes, by.loc["accuracy"], place, upright=True, **style)
-        axes.set_xscale("log")
-        axes.margins(x=0.15)
+        axes.set_xlim(0, 1.12 * table.loc[table["measure"] == cost, "value"].max())
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep="") if cost == "parameters" else ScalarFormatter())
         axes.set_xlabel(title)
     grid[0][0].set_ylabel(f"Accuracy, {table['split'].iloc[0]} (share)")
     legend_below(figure, [Line2D([], [], color=colour[k], marker=mark[k], linestyle="", label=k) for k in kinds])
