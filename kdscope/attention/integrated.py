@@ -147,8 +147,8 @@ def integrated_gradients(
         for baseline in several:
             ends = images, baseline
             if cut is not None:
-                ends = cut.below(torch.cat([images, baseline])).split(len(images))
-                cut.below(images)  # what goes past the layer is that of the images
+                start = cut.below(baseline)
+                ends = cut.below(images), start  # last, for what goes past the layer is that of the images
             with torch.no_grad():
                 rivals = runner_up(model(images), classes) if target == "margin" else None
 
