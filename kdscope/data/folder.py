@@ -6,9 +6,8 @@ another key.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
@@ -21,9 +20,10 @@ from kdscope.data.catalogue import DATASETS, Request, home
 from kdscope.data.split import Dataset, Split, moments
 from kdscope.errors import KDScopeError
 from kdscope.files import digest, read_json, replacing, write_json
+from kdscope.progress import bar
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-LAYOUT = 1  # of the cache; part of its key
+LAYOUT = 2  # of the cache; part of its key
 CHUNK = 256  # images a worker decodes between two reports
 
 
@@ -119,11 +119,16 @@ def prepare(place: Path, listings: dict[str, Listing], request: Request) -> dict
             return read_json(facts)
         for draft in place.glob(".*.tmp"):  # left by a process that was killed
             draft.unlink()
-        size = request.image_size or _common_size(listings["train"])
-        for name, listing in listings.items():
-            decode(listing, size, place / f"{name}.npy", f"decoding {name}", request.progress)
-        mean, std = moments(torch.from_numpy(np.load(place / "train.npy", mmap_mode="c")))
-        write_json(facts, {"source": request.argument, "mean": mean, "std": std})
+        try:
+            size = request.image_size or _common_size(listings["train"])
+            for name, listing in listings.items():
+                decode(listing, size, place / f"{name}.npy", f"decoding {name}", request.progress)
+            mean, std = moments(torch.from_numpy(np.load(place / "train.npy", mmap_mode="c")))
+            write_json(facts, {"source": request.argument, "mean": mean, "std": std})
+        except BaseException:  # the folder, once mended, has another key: what is here would lie here for ever
+            for name in listings:
+                (place / f"{name}.npy").unlink(missing_ok=True)
+            raise
     return read_json(facts)
 
 
@@ -150,7 +155,7 @@ def decode(listing: Listing, size: int | tuple[int, int], target: Path, title: s
             start = handle.tell()
         image_bytes = 3 * height * width
         jobs = [(paths[i : i + CHUNK], size, draft, start + i * image_bytes) for i in range(0, len(paths), CHUNK)]
-        with _progress(title, len(paths), progress) as advance:
+        with bar(title, len(paths), progress) as advance:
             for count in _in_parallel(jobs):
                 advance(count)
 
@@ -180,12 +185,18 @@ def _decode_some(paths: list[str], size: int | tuple[int, int], draft: Path, off
 
 
 def read_image(path: str, size: int | tuple[int, int]) -> np.ndarray:
-    """One image as uint8 [3, H, W]: scaled to the short side and cut at the centre, or of exactly (height, width)."""
+    """One image as uint8 [3, H, W]: scaled to the short side and cut at the centre, or of exactly (height, width).
+
+    White is 255, whether the file has 8 bits a channel or 16 (grey: v / 257, rounded).
+
+    Raises:
+        KDScopeError: an image that cannot be read or has another size, or pixels without a known white (32 bits).
+    """
     from PIL import Image
 
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = _eight_bits(file).convert("RGB")
     except Exception as error:  # Pillow's decoders raise errors of many classes for broken files
         raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
     if isinstance(size, int):
@@ -197,6 +208,19 @@ def read_image(path: str, size: int | tuple[int, int]) -> np.ndarray:
             "scale all by image_size (--set data.image_size=N, --image-size N)"
         )
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Any) -> Any:
+    """A grey image of 16 bits a pixel in 8, which Pillow itself would clip at 255; any other as it is."""
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    # Where Pillow has no mode of 16 bits for a format of at most 16, it gives 32.
+    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))):
+        raise ValueError(f"its pixels are numbers of 32 bits ({image.mode}), of which none is known to be white")
+    pixels = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
 
 
 def _scale_and_cut(image: Any, size: int) -> Any:
@@ -220,19 +244,3 @@ def _common_size(listing: Listing) -> tuple[int, int]:
             return image.height, image.width
     except Exception as error:
         raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
-
-
-@contextmanager
-def _progress(title: str, total: int, wanted: bool) -> Iterator[Callable[[int], None]]:
-    """Give a function to call with how many more are done; it moves a bar on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not (wanted and console.is_terminal):
-        yield lambda count: None
-        return
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda count: bar.advance(task, count)

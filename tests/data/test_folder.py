@@ -96,6 +96,35 @@ def test_grey_and_transparent_images_become_colour(images, tmp_path):
     assert data.train.images[1, :, 0, 0].tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_scaled_to_eight(images, tmp_path, suffix):
+    path, _ = images
+    deep = np.linspace(0, 65535, 144).round().astype(np.uint16).reshape(12, 12)
+    target = path / "train" / "ant" / f"00.{suffix}"
+    if suffix == "pgm":
+        target.write_bytes(b"P5 12 12 65535\n" + deep.astype(">u2").tobytes())
+    else:
+        Image.fromarray(deep).save(target)
+    first = open_folder(path, tmp_path / "cache").train.images[1].numpy()  # after 0.png
+    assert np.array_equal(first, np.stack([(deep / 257).round()] * 3))
+    assert (first.min(), first.max()) == (0, 255)
+
+
+def test_pixels_without_a_known_white_are_refused(images, tmp_path):
+    path, _ = images
+    Image.fromarray(np.full((12, 12), 0.5, dtype=np.float32)).save(path / "train" / "ant" / "9.tif")
+    with pytest.raises(KDScopeError, match=r"9\.tif .*numbers of 32 bits \(F\)"):
+        open_folder(path, tmp_path / "cache")
+
+
+def test_a_decode_that_fails_late_leaves_nothing(images, tmp_path):
+    path, _ = images
+    (path / "test" / "cow" / "1.png").write_bytes(b"broken")
+    with pytest.raises(KDScopeError, match=r"test/cow/1\.png"):
+        open_folder(path, tmp_path / "cache")
+    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["lock"]
+
+
 @pytest.mark.parametrize("broken", ["text", "truncated", "empty"])
 def test_an_unreadable_image_is_named_and_nothing_is_left(images, tmp_path, broken):
     path, _ = images
