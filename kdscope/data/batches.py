@@ -133,7 +133,13 @@ class Batches:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch on this rank, from batch `start` on: the same ones whatever `start` is."""
-        parts = self._parts(epoch)[start:]
+        return self.views(self._parts(epoch)[start:], epoch)
+
+    def views(self, parts: list[Tensor], epoch: int = 0) -> Iterator[Batch]:
+        """The views that `epoch` has of the images at each of `parts` (int64 [B], on the host), all in the split.
+
+        As `batch` of each, but what is streamed is read ahead.
+        """
         raw = self._reader(parts) if self.streams else [None] * len(parts)
         drawn = self._drawn(parts, epoch)
         for (index, parameters), images in zip(drawn, raw, strict=True):

@@ -47,6 +47,16 @@ def key_of(identity: Mapping[str, Any]) -> str:
     return digest({name: value for name, value in identity.items() if name not in LABELS})
 
 
+def differ_in_versions(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two identities that differ are the same but for the versions of what made them.
+
+    >>> one, other = {"weights": "w", "versions": {"torch": "2.1"}}, {"weights": "w", "versions": {"torch": "2.9"}}
+    >>> differ_in_versions(one, other), differ_in_versions(one, {**other, "weights": "v"})
+    (True, False)
+    """
+    return key_of({**there, "versions": {}}) == key_of({**here, "versions": {}})
+
+
 def missing_shards(path: Path, manifest: Mapping[str, Any]) -> list[str]:
     """One line for each shard of a complete cache that is gone or has another size, without reading any."""
     problems = []
@@ -125,11 +135,17 @@ def layout(shards: list[tuple[str, np.ndarray]]) -> tuple[list[str], np.ndarray]
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The fields in which two identities differ, with both values, in one line.
 
+    What goes without saying is left out: other data have other samples and another normalisation, and versions are of
+    interest only where all else is the same.
+
     >>> differences({"view": {"name": "none", "seed": 0}}, {"view": {"name": "none", "seed": 1}})
     'view.seed is 0 there and 1 here'
     """
     left, right = _flat(there), _flat(here)
     names = [name for name in {**left, **right} if left.get(name) != right.get(name) and name not in LABELS]
+    implied = ["samples", "transform."] if "data" in names else []
+    implied += ["versions."] if any(not name.startswith("versions.") for name in names) else []
+    names = [name for name in names if not name.startswith(tuple(implied))]
     return "; ".join(f"{name} is {_short(left.get(name))} there and {_short(right.get(name))} here" for name in names)
 
 

@@ -30,6 +30,7 @@ from kdscope.features.plan import Plan, arrays_of, check_disk
 from kdscope.features.resume import alone, begin, remaining
 from kdscope.features.shard import SCHEMA, Array
 from kdscope.features.writer import Background, ShardWriter, Transfer
+from kdscope.progress import bar
 
 PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
@@ -159,12 +160,12 @@ def extract_arrays(
                 shard_bytes=job.shard_bytes,
                 seconds=job.commit_seconds,
             )
-            batches = make(part) if todo else None
-            with Background(writer) as sink, _bar(job.progress and job.rank == 0, part.name, count) as advance:
-                for index in todo:
-                    batch = batches.batch(index, job.view_epoch)
+            batches = make(part).views(todo, job.view_epoch) if todo else ()
+            shows = bar(f"extract {part.name}", count, job.progress and job.rank == 0)
+            with Background(writer) as sink, shows as advance:
+                for batch in batches:
                     sink.put(_stored(producer(batch), batch, arrays))
-                    advance(len(index))
+                    advance(len(batch.index))
     job.barrier()
     if job.rank == 0:
         finalise(out, positions)
@@ -248,19 +249,3 @@ def _stored(made: Mapping[str, Tensor], batch: Batch, arrays: Sequence[Array]) -
         value = value.to(kind)
         tensors[array.name] = value.view(torch.uint16) if kind == torch.bfloat16 else value
     return Transfer(tensors, checks)
-
-
-@contextlib.contextmanager
-def _bar(shown: bool, name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not shown or not console.is_terminal:
-        yield lambda count: None
-        return
-    columns = (TextColumn("extract {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(name, total=total)
-        yield lambda count: bar.advance(task, count)

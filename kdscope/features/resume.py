@@ -11,7 +11,15 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kdscope.errors import KDScopeError
-from kdscope.features.manifest import MANIFEST, differences, key_of, manifest_of, write_manifest
+from kdscope.features.manifest import (
+    MANIFEST,
+    differ_in_versions,
+    differences,
+    key_of,
+    manifest_of,
+    missing_shards,
+    write_manifest,
+)
 from kdscope.features.plan import Plan, check_disk
 from kdscope.features.shard import SCHEMA, damage, read_shard, shard_paths
 
@@ -23,14 +31,26 @@ def begin(
 ) -> dict[str, Any]:
     """The manifest of a cache that is begun here, or of one that is gone on with, if it has the same key.
 
+    Other versions of torch or kdscope make another key, so that no cache is half of one and half of the other; but one
+    that is complete is good whatever made it (its manifest says what did), and is not made again.
+
     Raises:
         KDScopeError: another key, by the fields that differ; a folder of something else; too little room on the disk.
     """
     manifest, key = manifest_of(out), key_of(identity)
     if manifest is not None and manifest["key"] != key:
+        older = differ_in_versions(manifest["identity"], identity)
+        if older and manifest["complete"] and not missing_shards(out, manifest):
+            return manifest
         with alone(out, 0):  # one that was stopped before its first shard may as well become this one
             if manifest["complete"] or shard_paths(out):
-                raise KDScopeError(f"{out} was made from something else: {differences(manifest['identity'], identity)}")
+                fields = differences(manifest["identity"], identity)
+                if older:
+                    raise KDScopeError(
+                        f"{out} is not whole, and was begun under other versions: {fields}; "
+                        "go on under those, or remove it to begin again"
+                    )
+                raise KDScopeError(f"{out} was made from something else: {fields}")
             (out / MANIFEST).unlink(missing_ok=True)
             manifest = None
     if manifest is None:

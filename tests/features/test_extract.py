@@ -3,6 +3,7 @@ import itertools
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -13,7 +14,7 @@ from torch import nn
 
 from kdscope.data import Batches, Split
 from kdscope.errors import KDScopeError
-from kdscope.features import Capture, FeatureCache, extract_features, shard, writer
+from kdscope.features import Capture, FeatureCache, extract_features, produce, shard, writer
 from kdscope.features.upkeep import verify
 
 
@@ -247,6 +248,51 @@ def test_other_weights_and_other_data_are_refused(extract, net, dataset):
     images[0] += 1
     with pytest.raises(KDScopeError, match=r"made from something else: (weights|data) is"):
         extract(dataset=replace(dataset, test=Split("test", images, dataset.test.labels)))
+
+
+def test_other_data_are_named_in_a_short_line(extract, dataset):
+    extract()
+    half = replace(dataset, test=dataset.test.subset(torch.arange(0, 103, 2)), mean=(0.1, 0.2, 0.3))
+    with pytest.raises(KDScopeError, match=r"made from something else: data is \S+ there and \S+ here$"):
+        extract(dataset=half)
+
+
+def test_a_complete_cache_of_other_versions_is_good(extract, monkeypatch):
+    first = extract()
+    before = snapshot(first.path)
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    again = extract()
+    assert (again.key, snapshot(again.path)) == (first.key, before)
+    with pytest.raises(KDScopeError, match=r"else: view.name is none there and standard here$"):
+        extract(view="standard")
+    next(first.path.glob("shard-*.h5")).unlink()
+    with pytest.raises(
+        KDScopeError, match=r"not whole, and was begun under other versions: versions.torch .*remove it"
+    ):
+        extract()
+
+
+def test_a_cache_begun_under_other_versions_is_not_gone_on_with(extract, monkeypatch, tmp_path):
+    with pytest.raises(KDScopeError, match="images are missing"):
+        extract(rank=0, world_size=2)
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    with pytest.raises(KDScopeError, match=r"under other versions: versions.torch is \S+ there and 99.0 here; go on"):
+        extract()
+    shutil.rmtree(tmp_path / "a.kdcache")
+    assert extract().complete
+
+
+@pytest.mark.parametrize("view", ["none", "standard"])
+def test_a_streamed_split_is_read_ahead_and_gives_the_same(extract, monkeypatch, view):
+    resident, reads = extract("resident", view=view), []
+    read = Batches._reader
+    monkeypatch.setattr(Batches, "_reader", lambda self, parts: reads.append(len(parts)) or read(self, parts))
+    monkeypatch.setattr(produce, "Batches", partial(Batches, memory_budget=0))
+    assert not extract("streamed", view=view, rank=1, world_size=3).complete
+    streamed = extract("streamed", view=view)
+    assert reads == [2, 5]
+    assert same(resident, streamed)
+    assert verify(streamed.path) == []
 
 
 def test_a_folder_with_other_files_is_left_alone(extract, tmp_path):
