@@ -7,12 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import tensor
-from torch.nn.functional import log_softmax, softmax
+from torch.nn.functional import cross_entropy, log_softmax, softmax
 
+from kdscope.data import Batch
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Ensemble, Features
 from kdscope.methods.at import AttentionTransfer, attention_transfer_loss
 from kdscope.methods.kd import KD, kd_loss
+from kdscope.methods.objective import Objective
 
 LN3 = math.log(3.0)
 
@@ -31,6 +33,24 @@ def test_kd_of_three_classes():
     teacher, student = tensor([[2.0, 0.0, 0.0]]), tensor([[0.0, 1.0, 0.0]])
     assert kd_loss(student, teacher, 1.0).item() == pytest.approx(0.7793649, abs=1e-6)
     assert kd_loss(student, teacher, 4.0).item() == pytest.approx(0.8337173, abs=1e-6)
+
+
+def test_kd_is_the_soft_cross_entropy_less_the_teachers_entropy():
+    """T^2 CE(p_t, p_s) is the loss of those who leave the teacher's entropy in; its gradient is the same."""
+    teacher, student = tensor([[2.0, 0.0, 0.0]]).double(), tensor([[0.0, 1.0, 0.0]]).double()
+    p = softmax(teacher / 4, 1)
+    entropy = -(p * p.log()).sum()
+    assert (kd_loss(student, teacher, 4.0) + 16 * entropy).item() == pytest.approx(17.9288444, abs=1e-6)
+    assert 16 * cross_entropy(student / 4, p).item() == pytest.approx(17.9288444, abs=1e-6)
+
+
+def test_a_weighting_of_kd_and_cross_entropy():
+    """alpha CE + (1 - alpha) T^2 KL with alpha = 0.6 and T = 3, as Guo et al. (2024) train."""
+    terms = {"cross-entropy": {"weight": 0.6}, "kd": {"weight": 0.4, "temperature": 3.0}}
+    objective = Objective(terms, torch.nn.Identity(), [torch.nn.Identity()])
+    student, teacher = Features(tensor([[0.0, 1.0, 0.0]])), Features(tensor([[2.0, 0.0, 0.0]]))
+    values = objective(student, [teacher], Batch(None, tensor([0]), None, None))
+    assert float(objective.weights @ values) == pytest.approx(1.2686403, abs=1e-6)
 
 
 def test_kd_high_temperature_limit_is_logit_matching():
@@ -162,6 +182,26 @@ def test_gradient_of_mean_loss_equals_that_of_mean_probability_but_not_of_mean_l
     mean_loss = gradient(lambda z: sum(_kl(log_softmax(t.logits / 3, 1), log_softmax(z / 3, 1)) for t in teachers) / 3)
     assert (mean_loss - of("mean-probability")).abs().max() < 1e-7
     assert (mean_loss - of("mean-logit")).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.2, 0.8)])
+def test_mean_loss_exceeds_that_of_the_mean_probability_by_the_teachers_divergence(shares):
+    """By the Jensen-Shannon divergence of the teachers, T^2 times, whatever the student says."""
+    torch.manual_seed(0)
+    teachers = [Features(3 * torch.randn(5, 6)) for _ in range(2)]
+    p = [softmax(t.logits.double() / 3, 1) for t in teachers]
+    mean = sum(share * one for share, one in zip(shares, p, strict=True))
+    js = sum(share * (one * (one / mean).log()).sum(1).mean() for share, one in zip(shares, p, strict=True))
+
+    def loss(how, student):
+        terms = {"kd": {"weight": 1.0, "temperature": 3.0}}
+        objective = Objective(terms, torch.nn.Identity(), [torch.nn.Identity()] * 2, how, shares)
+        return float(objective(student, teachers, None)[0])
+
+    for _ in range(3):
+        student = Features(torch.randn(5, 6))
+        difference = loss("mean-loss", student) - loss("mean-probability", student)
+        assert difference == pytest.approx(9 * float(js), rel=1e-5)
 
 
 def _kl(p, q):
