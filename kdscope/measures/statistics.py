@@ -5,8 +5,9 @@ images enter in pairs (debiased CKA, nearest neighbours) must not be bootstrappe
 `subsample_interval` and `jackknife_interval` are for those. No loop here runs over images.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -15,6 +16,7 @@ from scipy.stats import t as student_t
 from kdscope.errors import KDScopeError
 
 BUDGET = 2**21  # random numbers drawn at once
+KEPT = 2 * 10**7  # random numbers kept at most: an analysis asks for the same ones for each of its measures
 
 
 def exact_mean(values: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -75,7 +77,7 @@ def bootstrap_mean(
     values = np.asarray(values, dtype=np.float64)
     weighted = values if weights is None else values * weights
     parts = []
-    for index in _resamples(len(values), resamples, np.random.default_rng(seed)):
+    for index in _indices(len(values), resamples, seed):
         below = index.shape[1] if weights is None else weights[index].sum(axis=1)
         parts.append(weighted[index].sum(axis=1) / below)
     draws = np.concatenate(parts)
@@ -245,6 +247,20 @@ def _z(confidence: float) -> float:
 def _quantiles(draws: np.ndarray, at: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(draws, at)
     return float(low), float(high)
+
+
+def _indices(n: int, count: int, seed: int) -> Iterable[np.ndarray]:
+    """`_resamples` of a fresh generator; those last asked for are kept, where they are not many."""
+    small = n * count <= KEPT and isinstance(seed, int)
+    return _kept(n, count, seed) if small else _resamples(n, count, np.random.default_rng(seed))
+
+
+@functools.lru_cache(maxsize=2)
+def _kept(n: int, count: int, seed: int) -> tuple[np.ndarray, ...]:
+    blocks = tuple(_resamples(n, count, np.random.default_rng(seed)))
+    for block in blocks:
+        block.flags.writeable = False
+    return blocks
 
 
 def _resamples(n: int, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

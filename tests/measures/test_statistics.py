@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdscope import KDScopeError
+from kdscope.measures import statistics
 from kdscope.measures.statistics import (
     bootstrap_mean,
     exact_mean,
@@ -156,6 +157,22 @@ def test_two_level_leaves_out_what_does_not_count():
     rare[:, 7] = 1.0
     assert two_level_bootstrap(rare) == (1, 1)
     assert all(math.isnan(bound) for bound in two_level_bootstrap(np.full((3, 5), np.nan)))
+
+
+@pytest.mark.parametrize("n", [7, 500, 3000])  # the last in several blocks
+@pytest.mark.parametrize("weights", [None, "some"])
+def test_what_was_drawn_once_serves_again_to_the_last_bit(monkeypatch, n, weights):
+    rng = np.random.default_rng(n)
+    one, other = rng.normal(size=(2, n))
+    weights = None if weights is None else rng.uniform(0.5, 2, n)
+    monkeypatch.setattr(statistics, "KEPT", 0)
+    fresh = [bootstrap_mean(values, weights, seed=seed) for seed in (3, 4) for values in (one, other)]
+    monkeypatch.setattr(statistics, "KEPT", 1000 * n)
+    statistics._kept.cache_clear()
+    assert [bootstrap_mean(values, weights, seed=seed) for seed in (3, 4) for values in (one, other)] == fresh
+    assert (statistics._kept.cache_info().misses, statistics._kept.cache_info().hits) == (2, 2)
+    bootstrap_mean(np.append(one, 0.0), seed=3)
+    assert statistics._kept.cache_info().currsize == 2  # what is larger is not kept
 
 
 def test_two_level_at_its_edges():
