@@ -20,7 +20,7 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
-    """One row of text for each student, teacher and split, of their last layers."""
+    """One row of text for each student and teacher (and split, where there are several), of their last layers."""
     lines = []
     for (split, b, a), group in headline(table).groupby(["split", "b", "a"], sort=False):
         by = {(row.measure, row.definition): row for row in group.itertuples()}
@@ -37,7 +37,9 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
             if (name, "kdscope") in by:
                 line[title] = _text(by[name, "kdscope"].value)
         lines.append(line)
-    return pd.DataFrame(lines).fillna("")
+    words = pd.DataFrame(lines).fillna("")
+    alike = len(words) and words["split"].nunique() == 1
+    return words.drop(columns="split") if alike else words  # its numbers need the room
 
 
 def notes(table: pd.DataFrame) -> list[str]:

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import click
 
+ROWS = 12
+
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="runs/demo", show_default=True, help="Folder for all.")
 def demo(out: Path) -> None:
-    """Train, extract, analyse and draw on the embedded digits (a few minutes on two cores, nothing downloaded).
+    """Train, extract, analyse and draw on the embedded digits (under five minutes on two cores, nothing downloaded).
 
     Two teachers (weak and strong augmentation), a student alone, and students by kd, by at and by kd from both
     teachers; three seeds of each. Started again, it goes on where it stopped.
@@ -23,5 +25,10 @@ def demo(out: Path) -> None:
     show(pd.DataFrame(done.rows))
     for note in done.report.notes:
         click.echo(f"- {note}")
-    for path in (done.report.csv, *done.report.figures):
-        click.echo(path)
+    for name, report in done.others.items():
+        if len(report.summary) <= ROWS:  # longer ones are for their files
+            click.echo(f"\n{name}:")
+            show(report.summary)
+    click.echo("Tables and figures:")
+    for report in (done.report, *done.others.values()):
+        click.echo(f"  {report.csv} and {len(report.figures)} files beside it")
