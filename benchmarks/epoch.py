@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -61,7 +62,7 @@ def synchronise(device: str) -> None:
 class Clock(Tally):
     """A tally that notes the time of its first and its last step, so that set-up and saving are not counted."""
 
-    times: list[float] = []
+    times: ClassVar[list[float]] = []
 
     def add(self, *args, **kwargs) -> None:
         super().add(*args, **kwargs)

@@ -23,10 +23,11 @@ def test_a_card_says_known_things(fields, message):
         card(**fields)
 
 
-def test_every_card_is_under_its_name_and_claims_no_gauge():
+def test_every_card_is_under_its_name_and_no_gauge_changes_its_measure():
     for name in MEASURES:
         assert MEASURES[name].card.name == name
-        assert "gauge" in MEASURES[name].card.invariances
+        if name != "threshold-iou":  # the one that is also put to cam-sum, a map that depends on the gauge
+            assert "gauge" in MEASURES[name].card.invariances
         assert set(MEASURES[name].card.invariances) <= set(INVARIANCES)
         assert next(iter(MEASURES[name].definitions)) == "kdscope"
 
