@@ -2,7 +2,7 @@
 
     python benchmarks/analyses.py [--images 10000] [--only NAME]
 
-The caches hold what a resnet56 and a resnet20 with random weights say of random images: logits, pooled stages and maps of
+The caches hold what a resnet56 and a resnet20 with random weights say of random images: logits, pooled stages, maps of
 the size of real ones. Each analysis runs in a process of its own.
 """
 
