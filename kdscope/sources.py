@@ -40,6 +40,7 @@ class Subject:
         teachers: the subjects that it learned from; ensemble: how their logits were combined.
         summary: headline numbers of its run, empty for a bare cache.
         dataset: what it is asked about, None for a bare cache.
+        augment: the augmentation that it was trained with, None where that is unknown.
         weights: hash of its weights where a record has it, so that a cache can be known without loading the network.
         caches: of features, by split and view; others: of other kinds, by kind, split and view.
     """
@@ -57,6 +58,7 @@ class Subject:
     others: dict[tuple[str, str, str], FeatureCache] = field(default_factory=dict)
     folder: Path | None = None
     prefix: str = ""
+    augment: str | None = None
     weights: str | None = None
     load: "Callable[[], nn.Module] | None" = None
     build: "Callable[[], nn.Module] | None" = None
@@ -223,6 +225,7 @@ def of_run(run: Run, device: str = "auto") -> Subject:
         summary=summary,
         dataset=run.dataset(),
         folder=run.path / "features",
+        augment=config.data.augment,
         weights=summary.get("weights_hash"),
         load=run.model,
         build=functools.partial(_untrained, run),
@@ -255,6 +258,7 @@ def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subj
         dataset=dataset,
         folder=folder,
         prefix=prefix,
+        augment=own.config.data.augment,
         # Where the teacher was trained anew since, loading it says so.
         weights=weights if weights == teacher.weights_hash else None,
         load=load,

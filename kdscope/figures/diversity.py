@@ -1,0 +1,127 @@
+"""The figures of `kdscope analyze diversity`: functions of its table.
+
+- diversity-networks: disagreement between networks, what ensembles gain, and the entropy of each network.
+- diversity-views: each augmentation: what it does to the accuracy of each network, and to its loss on train.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdscope.figures import FIGURES
+from kdscope.figures.style import ROW, TWO_COLUMNS, colours, interval, legend_below, marks, panels, short_names, styled
+
+GAINS = {"ensemble-gain": "mean member", "ensemble-gain-best": "best member"}
+COMPARED = ("teacher-teacher", "ceiling:teacher-seeds", "student-student", "ceiling:student-seeds")
+VIEWS = {
+    "affinity": "Affinity (ratio)",
+    "accuracy-shift": "Accuracy shift (points)",
+    "view-diversity": "Diversity (ratio)",
+}
+
+
+@FIGURES.register("diversity")
+def diversity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    """Each figure for each split, by its file's name."""
+    keys = table[["measure", "definition", "pair", "role", "group", "split", "shown"]].fillna("").agg("\0".join, axis=1)
+    several = set(keys[table["seed"] == "all"])
+    rows = table[((table["seed"] == "all") | ~keys.isin(several)) & (table["role"] != "random-init")]
+    plain, of_view = rows[rows["pair"] != "view"], rows[rows["pair"] == "view"]
+    splits = list(dict.fromkeys(plain["split"]))
+    with styled():
+        for split in splits:
+            end = f"-{split}" if len(splits) > 1 else ""
+            yield f"diversity-networks{end}", networks(plain[plain["split"] == split])
+            on = of_view[(of_view["split"] == split) | (of_view["measure"] == "view-diversity")]
+            yield f"diversity-views{end}", views(on) if len(on) else None
+
+
+def networks(rows: pd.DataFrame) -> Figure:
+    """Three panels of dots with intervals; grey ticks are floor and ceiling."""
+    parts = [rows[rows["measure"].isin(names)] for names in (["disagreement"], list(GAINS), ["predictive-entropy"])]
+    parts[0] = parts[0].sort_values("pair", key=lambda pair: pair.map(COMPARED.index), kind="stable")
+    parts[0] = parts[0].assign(label=[_between(row) for row in parts[0].itertuples()])
+    parts[1:] = [part.assign(label=part["b"]) for part in parts[1:]]
+    most = max(part["label"].nunique() for part in parts)
+    shade = colours(list(GAINS.values()))
+    figure, [line] = panels(1, 3, TWO_COLUMNS, 1.0 + 1.25 * ROW * max(3, most))
+    for axes, part in zip(line, parts, strict=True):
+        order = _rows(axes, part["label"], most)
+        for row in part.itertuples():
+            name = GAINS.get(row.measure)
+            at = order[row.label] + {"mean member": 0.15, "best member": -0.15}.get(name, 0)
+            scale = 1 if row.measure == "predictive-entropy" else 100
+            row = row._replace(value=scale * row.value, ci_low=scale * row.ci_low, ci_high=scale * row.ci_high)
+            if row.measure == "disagreement":
+                axes.plot([100 * row.floor] * 2, [at - 0.25, at + 0.25], color="0.45", linewidth=1.2)
+                axes.plot([100 * row.ceiling] * 2, [at - 0.25, at + 0.25], color="0.45", linewidth=1.2, linestyle=":")
+            interval(axes, row, at, color=shade[name] if name else "0.15", zorder=3)
+    line[0].set_xlim(left=0)
+    line[1].axvline(0, color="0.45", linewidth=0.8)
+    line[2].set_xlim(left=0)
+    for axes, text in zip(
+        line, ("Disagreement (% of images)", "Ensemble gain (points)", "Entropy (nats)"), strict=True
+    ):
+        axes.set_xlabel(text)
+    sure = f"{rows['confidence'].iloc[0]:.0%}"
+    handles = [Line2D([], [], color="0.15", marker="o", markersize=4, label=f"value, {sure} interval")]
+    handles += [
+        Line2D([], [], color="0.45", linewidth=1.2, label="floor: two seeds, else |difference of accuracies|"),
+        Line2D([], [], color="0.45", linewidth=1.2, linestyle=":", label="independent given the class"),
+    ]
+    handles += [Line2D([], [], color=c, marker="o", markersize=4, label=f"gain over the {n}") for n, c in shade.items()]
+    legend_below(figure, handles)
+    return figure
+
+
+def _between(row: tuple) -> str:
+    """Short, for the names of both would fill the page: two seeds are one name."""
+    if row.pair.startswith("ceiling:"):
+        return f"{row.group}: seeds"
+    return f"{row.a}\n| {row.b}"
+
+
+def _rows(axes: Axes, labels: pd.Series, most: int) -> dict[str, int]:
+    """A line for each label, the first on top, and as far apart as in the panel that has most of them."""
+    listed = list(dict.fromkeys(labels))
+    texts = short_names([part for label in listed for part in label.split("\n")], 24)
+    order = {label: most - 1 - k for k, label in enumerate(listed)}
+    texts_of = ["\n".join(texts[part] for part in label.split("\n")) for label in listed]
+    axes.set_yticks(list(order.values()), texts_of, fontsize=6)
+    axes.set_ylim(-0.6, most - 0.4)
+    axes.grid(axis="y", visible=False)
+    return order
+
+
+def views(rows: pd.DataFrame) -> Figure:
+    """A panel for each measure: networks down the side, a colour for each augmentation; the line changes nothing."""
+    sound = rows["definition"] == "kdscope"
+    rows = rows[sound | ~rows["measure"].isin(rows.loc[sound, "measure"])]
+    shown = [name for name in VIEWS if (rows["measure"] == name).any()]
+    listed = list(dict.fromkeys(rows["shown"]))
+    shade, mark, step = colours(listed), marks(listed), 0.6 / max(1, len(listed))
+    most = rows["b"].nunique()
+    figure, [line] = panels(1, len(shown), TWO_COLUMNS, 0.9 + 1.3 * ROW * max(3, most), sharey=True)
+    for axes, measure in zip(line, shown, strict=True):
+        order = _rows(axes, rows["b"], most)
+        scale = 100 if measure == "accuracy-shift" else 1
+        part = rows[rows["measure"] == measure]
+        axes.axvline(part["floor"].iloc[0], color="0.45", linewidth=0.8)
+        for row in part.itertuples():
+            at = order[row.b] + step * ((len(listed) - 1) / 2 - listed.index(row.shown))
+            row = row._replace(value=scale * row.value, ci_low=scale * row.ci_low, ci_high=scale * row.ci_high)
+            interval(axes, row, at, color=shade[row.shown], fmt=mark[row.shown])
+        if measure == "view-diversity":
+            axes.set_xscale("log")
+        code = (part["definition"] != "kdscope").all()
+        axes.set_xlabel(VIEWS[measure].replace("(ratio)", "by guo2024-code (ratio)") if code else VIEWS[measure])
+    sure = f"{rows['confidence'].iloc[0]:.0%}"
+    handles = [
+        Line2D([], [], color=shade[n], marker=mark[n], markersize=4, label=f"{n}, {sure} interval") for n in listed
+    ]
+    handles.append(Line2D([], [], color="0.45", linewidth=0.8, label="a view that changes nothing"))
+    legend_below(figure, handles)
+    return figure
