@@ -19,7 +19,7 @@ from kdscope.analyses.doctor_layers import layer_rows, unfit_layers
 from kdscope.analyses.doctor_rules import CAUTION, REFUSE, TRUST, VERDICTS, of_measure, of_network, of_support
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
-from kdscope.features.checkup import check_network
+from kdscope.features.checkup import IMAGES, check_network
 from kdscope.measures import MEASURES
 from kdscope.measures.layers import strided
 from kdscope.measures.logits import LogitMeasure
@@ -45,7 +45,7 @@ def doctor(
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
     images: int = 5_000,
-    looked: int = 64,
+    looked: int = IMAGES,
 ) -> Report:
     """All tests of each pair and of each network, as one tidy table.
 
@@ -186,7 +186,7 @@ def _short(table: pd.DataFrame) -> pd.DataFrame:
     """What is not to be trusted, the worst first, one line for one reason; then how many tests went well."""
     lines = []
     ill = table[table["verdict"] != TRUST].copy()
-    ill["who"] = np.where(ill["a"] == ill["b"], ill["b"], ill["b"] + " by " + ill["a"])
+    ill["who"] = [row.b if row.a == row.b else f"{row.b} by {row.a}" for row in ill.itertuples()]
     for (verdict, test, reason), group in ill.groupby(["verdict", "test", "reason"], sort=False):
         worst = group["value"].abs().min() if test == "support" else group["value"].abs().max()
         lines.append(
@@ -219,12 +219,16 @@ def _thing(row: Any) -> str:
 def _notes(table: pd.DataFrame) -> list[str]:
     counts = {verdict: int((table["verdict"] == verdict).sum()) for verdict in VERDICTS}
     said = [f"{len(table)} tests: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items())]
-    moved = table[(table["test"] == "gauge") & (table["verdict"] == REFUSE)]
-    names = dict.fromkeys(
-        r.layer.partition("/")[0] if r.measure == "network" else r.measure for r in moved.itertuples()
-    )
-    said.append(f"moved by the gauge: {', '.join(names)}" if names else "no number moves with the gauge of the heads")
-    if not counts[REFUSE]:
-        cautions = "" if not counts[CAUTION] else ", with the cautions above"
+    tried = table[table["test"] == "gauge"]
+    names = [
+        row.layer.partition("/")[0] if row.measure == "network" else row.measure
+        for row in tried[tried["verdict"] == REFUSE].itertuples()
+    ]
+    if names:
+        said.append(f"moved by the gauge: {', '.join(dict.fromkeys(names))}")
+    elif len(tried):
+        said.append("no number moves with the gauge of the heads")
+    if len(tried) and not counts[REFUSE]:
+        cautions = ", with the cautions above" if counts[CAUTION] else ""
         said.append(f"nothing here forbids trusting the numbers of these networks{cautions}")
     return said

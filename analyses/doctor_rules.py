@@ -45,7 +45,10 @@ def _identity(tried: Tried) -> Verdict:
         return CAUTION, "has no value for a network against itself"
     if tried.short <= GAUGE:
         return TRUST, ""
-    return REFUSE, "a network against itself does not get the best value"
+    return (
+        REFUSE,
+        "a network against itself does not get the best value: it always names one class, or this is no likeness",
+    )
 
 
 def _null(tried: Tried) -> Verdict:

@@ -19,8 +19,8 @@ from kdscope.features.maps import MapProducer
 from kdscope.models import classifier
 from kdscope.models.structure import evaluating
 
-IMAGES = 64
-FEW = 4  # images whose every activation is held twice
+IMAGES = 32
+FEW = 4  # images whose every activation, or gradient, is held
 Findings = dict[str, dict[str, float]]
 
 
@@ -67,7 +67,8 @@ def check_network(
             found |= {"in-place": plain_hooks(network, batch.image[:FEW])}
             layers = default_layers(network, part.shape[-1])
             found |= _of_layers(network, layers, batch.image)
-            found["gauge"] = gauge_of_maps(network, batch, part.shape[-1])
+            few = batches.batch(torch.arange(min(FEW, len(rows))), 0)
+            found["gauge"] = gauge_of_maps(network, few, part.shape[-1])
             return found
     finally:
         if home is not None:

@@ -169,7 +169,7 @@ def test_weights_that_are_no_numbers_and_a_cache_that_is_refused(tmp_path):
     bad = rows(report, verdict="do not trust", b="net")
     assert {"weights", "finite", "cache"} <= set(bad["test"])
     assert bad[bad["test"] == "weights"]["layer"].tolist() == ["0.weight"]
-    assert bad[bad["test"] == "finite"]["value"].iloc[0] == 64
+    assert bad[bad["test"] == "finite"]["value"].iloc[0] == 32
     assert not len(rows(report, verdict="do not trust", b="sound"))
     large = network([nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)])
     with torch.no_grad():
@@ -214,6 +214,25 @@ def test_too_few_images_for_the_classes():
     report = run_analysis("doctor", subjects)
     few = rows(report, test="support", measure="mutual-information").iloc[0]
     assert (few.verdict, round(few.value, 3)) == ("do not trust", 0.694)
+
+
+def test_other_classes_and_a_network_alone():
+    labels = np.random.default_rng(0).integers(0, 4, 50)
+    said = [sayings(labels, labels, classes=4 + k) for k in range(2)]
+    for cache in said:
+        cache.layers = []
+    subjects = [Subject(f"net{k}", "net", f"net{k}", caches={("test", "none"): c}) for k, c in enumerate(said)]
+    report = run_analysis("doctor", subjects)
+    assert report.table.iloc[0][["test", "verdict"]].tolist() == ["same images", "do not trust"]
+    alone = run_analysis("doctor", subjects[:1])
+    assert not any("gauge" in note or "forbids" in note for note in alone.notes)
+
+
+def test_a_network_that_always_names_one_class():
+    z = np.array([[2.0, 0, 0]]) + np.random.default_rng(0).normal(scale=0.1, size=(100, 3))
+    tried = put_to_test([MEASURES["kappa"]()], Heads((z,), (z,)))[0]
+    identity = next(row for row in of_measure(tried) if row["test"] == "identity")
+    assert (identity["value"], identity["verdict"]) == (1.0, "do not trust")
 
 
 def test_nulls_are_judged_by_the_effect():
