@@ -85,6 +85,26 @@ def test_what_features_tell(tmp_path):
         run_analysis("mutual-information", found, layers="one")
 
 
+def test_what_features_tell_of_each_other_by_neighbours(tmp_path):
+    found = []
+    for k in range(2):
+        torch.manual_seed(k)
+        net = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, 10))
+        found.append(kdscope.extract(net, data="digits:8", layers=["1"], out=tmp_path / f"n{k}", device="cpu"))
+    report = run_analysis("mutual-information", found, layers="1", features="ksg", components=1)
+    row = cell(report.table, "ksg-features")
+    assert row.layer == "1"
+    assert row.ci_low < row.value < row.ci_high
+    assert row.value > 3  # the same numbers, seen twice: without bound
+    assert abs(row.floor) < 0.2
+    assert "1 components with" in row.control
+    assert any("of the variance" in note for note in report.notes)
+    with pytest.raises(KDScopeError, match="trusted with 1 to 8"):
+        run_analysis("mutual-information", found, layers="1", features="ksg", components=9)
+    with pytest.raises(KDScopeError, match=r"unknown estimator 'kgs'.*nearest: ksg"):
+        run_analysis("mutual-information", found, features="kgs")
+
+
 def test_published_definitions_and_bad_names():
     found = family(seeds=1, methods=("kd",), n=256)
     table = run_analysis("mutual-information", found, definition="guo2024-code,guo2024-code-plugin").table

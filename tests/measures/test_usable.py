@@ -1,10 +1,12 @@
 """What features tell: probes against closed forms, and where nearest neighbours fail."""
 
+import math
+
 import numpy as np
 import pytest
 
 from kdscope.errors import KDScopeError
-from kdscope.measures.ksg import ksg, reduced_ksg
+from kdscope.measures.ksg import ksg, ksg_interval, reduced_ksg
 from kdscope.measures.usable import usable_information
 
 
@@ -80,3 +82,13 @@ def test_bad_features():
         usable_information(np.zeros((5, 2)), np.arange(5) % 2)
     with pytest.raises(KDScopeError, match="of the same images"):
         usable_information(np.zeros((5, 2)), np.arange(6) % 2)
+
+
+def test_the_interval_of_neighbours_covers_what_is_known():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(25):
+        x = rng.normal(size=(300, 1))
+        low, high = ksg_interval(x, x + rng.normal(size=(300, 1)), 1)
+        hits += low < math.log(2) / 2 < high
+    assert hits >= 22
