@@ -16,6 +16,7 @@ from kdscope.analyses.answers import splits_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Pair, Party, cast, identify, pairs
 from kdscope.analyses.doctor_layers import layer_rows, unfit_layers
+from kdscope.analyses.doctor_maps import map_rows
 from kdscope.analyses.doctor_rules import CAUTION, REFUSE, TRUST, VERDICTS, of_measure, of_network, of_support
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
@@ -44,8 +45,9 @@ def doctor(
     definition: Sequence[str] | str = "kdscope",
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
-    images: int = 5_000,
+    images: int = 10_000,
     looked: int = IMAGES,
+    maps: bool = False,
 ) -> Report:
     """All tests of each pair and of each network, as one tidy table.
 
@@ -55,6 +57,7 @@ def doctor(
         teacher, baseline: as for fidelity.
         images: at most so many of a split for measures, evenly strided.
         looked: how many a network is run on, for its own tests.
+        maps: test the overlap of attention maps, too; maps that are not cached are extracted.
 
     Returns:
         A report whose table has for each test: `value`, the deviation (`support`: images for each cell or dimension);
@@ -81,7 +84,7 @@ def doctor(
                 sick.add(identify(subject))
         for pair in found:
             if not sick & {identify(s) for s in (*pair.a.subjects, *pair.b.subjects)}:
-                rows += _of_pair(roles, pair, split, view, definitions, images)
+                rows += _of_pair(roles, pair, split, view, definitions, images, maps)
     table = tidy([{"analysis": "doctor", "view": view, **row} for row in rows], COLUMNS)
     order = table["verdict"].map(VERDICTS.index)
     table = table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
@@ -136,7 +139,7 @@ def _refused(test: str, error: KDScopeError) -> dict[str, Any]:
 
 
 def _of_pair(
-    roles: Cast, pair: Pair, split: str, view: str, definitions: Sequence[str], images: int
+    roles: Cast, pair: Pair, split: str, view: str, definitions: Sequence[str], images: int, maps: bool
 ) -> Iterator[dict[str, Any]]:
     shared = {"a": roles.name(pair.a), "b": roles.name(pair.b), "split": split, "pair": pair.pair}
     try:
@@ -154,9 +157,11 @@ def _of_pair(
             own = {"measure": tried.card.name, "definition": named}
             yield from (shared | own | row for row in of_measure(tried))
     support = {"measure": "mutual-information", "definition": "kdscope"}
-    yield shared | support | of_support(len(rows), classes)
+    yield shared | support | of_support(len(labels), classes)
     if all(len(side) == 1 for side in sides):
         yield from (shared | row for row in layer_rows(sides[0][0], sides[1][0], images))
+        if maps:
+            yield from (shared | row for row in map_rows(pair, split, view))
 
 
 def _said(pair: Pair, split: str, view: str) -> tuple[tuple[list[FeatureCache], ...], np.ndarray, FeatureCache | None]:

@@ -98,6 +98,16 @@ def test_a_measure_that_reads_the_gauge_is_named(pair, planted, capsys):
     assert any("raw-logit-distance" in line for line in lines)
 
 
+def test_overlaps_of_maps_are_put_to_the_same_tests(pair):
+    report = run_analysis("doctor", [pair / "kd"], device="cpu", maps=True)
+    overlap = rows(report, measure="attention-iou")
+    assert {"activation/layer1", "cam/layer3", "grad-cam/layer2"} <= set(overlap["layer"])
+    assert not any("cam-sum" in layer for layer in overlap["layer"])
+    for name in ("attention-iou", "map-rank-correlation", "soft-iou"):
+        assert rows(report, measure=name, test="identity")["value"].max() < 1e-6
+        assert not rows(report, measure=name, test="null")["ci_low"].isna().any()
+
+
 def test_the_published_map_moves_with_the_gauge(pair):
     report = run_analysis("doctor", [pair / "teacher"], device="cpu", definition="guo2024-code")
     moved = rows(report, test="gauge", verdict="do not trust")
