@@ -3,8 +3,8 @@
     python benchmarks/attribution.py [--rounds 5] [--steps 32]
 
 Layer gradients: ResNet18 at 32 px, `layer3`, a fixed number of steps, against as many forward and backward passes of
-the part of the network above the layer; captum's `LayerIntegratedGradients`, which runs the whole network each time, beside
-it. Overlap: top-area IoU at all areas of 2,000 pairs of 14 x 14 maps against the same sets in a Python loop.
+the part of the network above the layer; beside it captum's `LayerIntegratedGradients`, which runs the whole network
+each time. Overlap: top-area IoU at all areas of 2,000 pairs of 14 x 14 maps against the same sets in a Python loop.
 """
 
 import argparse
