@@ -16,6 +16,8 @@ from kdscope.figures.style import ROW, TWO_COLUMNS, colours, interval, legend_be
 
 GAINS = {"ensemble-gain": "mean member", "ensemble-gain-best": "best member"}
 COMPARED = ("teacher-teacher", "ceiling:teacher-seeds", "student-student", "ceiling:student-seeds")
+DISAGREEMENT, GAIN, ENTROPY = "Disagreement (% of images)", "Ensemble gain (points)", "Entropy (nats)"
+NETWORKS = {DISAGREEMENT: ["disagreement"], GAIN: list(GAINS), ENTROPY: ["predictive-entropy"]}
 VIEWS = {
     "affinity": "Affinity (ratio)",
     "accuracy-shift": "Accuracy shift (points)",
@@ -40,48 +42,52 @@ def diversity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
 
 
 def networks(rows: pd.DataFrame) -> Figure:
-    """Three panels of dots with intervals; grey ticks are floor and ceiling."""
-    parts = [rows[rows["measure"].isin(names)] for names in (["disagreement"], list(GAINS), ["predictive-entropy"])]
-    parts[0] = parts[0].sort_values("pair", key=lambda pair: pair.map(COMPARED.index), kind="stable")
-    parts[0] = parts[0].assign(label=[_between(row) for row in parts[0].itertuples()])
-    parts[1:] = [part.assign(label=part["b"]) for part in parts[1:]]
-    most = max(part["label"].nunique() for part in parts)
+    """Up to three panels of dots with intervals; grey ticks are floor and ceiling."""
+    parts = {title: rows[rows["measure"].isin(names)] for title, names in NETWORKS.items()}
+    parts = {title: part for title, part in parts.items() if len(part)}
+    for title, part in parts.items():
+        if title == DISAGREEMENT:
+            part = part.sort_values("pair", key=lambda pair: pair.map(COMPARED.index), kind="stable")
+        parts[title] = part.assign(label=[_label(row) for row in part.itertuples()])
+    most = max(part["label"].nunique() for part in parts.values())
     shade = colours(list(GAINS.values()))
-    figure, [line] = panels(1, 3, TWO_COLUMNS, 1.0 + 1.25 * ROW * max(3, most))
-    for axes, part in zip(line, parts, strict=True):
+    figure, [line] = panels(1, len(parts), TWO_COLUMNS, 1.0 + 1.25 * ROW * max(3, most))
+    for axes, (title, part) in zip(line, parts.items(), strict=True):
         order = _rows(axes, part["label"], most)
+        scale = 1 if title == ENTROPY else 100
         for row in part.itertuples():
             name = GAINS.get(row.measure)
             at = order[row.label] + {"mean member": 0.15, "best member": -0.15}.get(name, 0)
-            scale = 1 if row.measure == "predictive-entropy" else 100
+            if title == DISAGREEMENT:
+                for bound, dash in ((row.floor, "-"), (row.ceiling, ":")):
+                    axes.plot([100 * bound] * 2, [at - 0.25, at + 0.25], dash, color="0.45", linewidth=1.2)
             row = row._replace(value=scale * row.value, ci_low=scale * row.ci_low, ci_high=scale * row.ci_high)
-            if row.measure == "disagreement":
-                axes.plot([100 * row.floor] * 2, [at - 0.25, at + 0.25], color="0.45", linewidth=1.2)
-                axes.plot([100 * row.ceiling] * 2, [at - 0.25, at + 0.25], color="0.45", linewidth=1.2, linestyle=":")
             interval(axes, row, at, color=shade[name] if name else "0.15", zorder=3)
-    line[0].set_xlim(left=0)
-    line[1].axvline(0, color="0.45", linewidth=0.8)
-    line[2].set_xlim(left=0)
-    for axes, text in zip(
-        line, ("Disagreement (% of images)", "Ensemble gain (points)", "Entropy (nats)"), strict=True
-    ):
-        axes.set_xlabel(text)
+        if title == GAIN:
+            axes.axvline(0, color="0.45", linewidth=0.8)
+        else:
+            axes.set_xlim(left=0)
+        axes.set_xlabel(title)
     sure = f"{rows['confidence'].iloc[0]:.0%}"
     handles = [Line2D([], [], color="0.15", marker="o", markersize=4, label=f"value, {sure} interval")]
-    handles += [
-        Line2D([], [], color="0.45", linewidth=1.2, label="floor: two seeds, else |difference of accuracies|"),
-        Line2D([], [], color="0.45", linewidth=1.2, linestyle=":", label="independent given the class"),
-    ]
-    handles += [Line2D([], [], color=c, marker="o", markersize=4, label=f"gain over the {n}") for n, c in shade.items()]
+    if DISAGREEMENT in parts:
+        for dash, text in (
+            ("-", "floor: two seeds, else |difference of accuracies|"),
+            (":", "independent given the class"),
+        ):
+            handles.append(Line2D([], [], color="0.45", linewidth=1.2, linestyle=dash, label=text))
+    if GAIN in parts:
+        for name, colour in shade.items():
+            handles.append(Line2D([], [], color=colour, marker="o", markersize=4, label=f"gain over the {name}"))
     legend_below(figure, handles)
     return figure
 
 
-def _between(row: tuple) -> str:
-    """Short, for the names of both would fill the page: two seeds are one name."""
-    if row.pair.startswith("ceiling:"):
-        return f"{row.group}: seeds"
-    return f"{row.a}\n| {row.b}"
+def _label(row: tuple) -> str:
+    """Who it is about, short: two seeds are one name, two networks have a line each."""
+    if row.measure != "disagreement":
+        return row.b
+    return f"{row.group}: seeds" if row.pair.startswith("ceiling:") else f"{row.a}\n| {row.b}"
 
 
 def _rows(axes: Axes, labels: pd.Series, most: int) -> dict[str, int]:

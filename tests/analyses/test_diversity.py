@@ -8,7 +8,7 @@ from told import family, mostly, sayings, subject
 
 from kdscope.analyses.base import run_analysis
 from kdscope.errors import KDScopeError
-from kdscope.figures import draw
+from kdscope.figures import FIGURES, draw
 from kdscope.measures.result import COLUMNS
 
 
@@ -123,3 +123,10 @@ def test_figures_are_drawn_from_the_csv(report, tmp_path):
     no_views = report.table[report.table["pair"] != "view"]
     assert {path.stem for path in draw(no_views, tmp_path / "a")} == {"diversity-networks"}
     assert not (tmp_path / "a" / "diversity-views.png").exists()
+
+
+def test_a_lone_pair_has_no_empty_panels():
+    table = run_analysis("diversity", family(seeds=1, methods=("kd",), n=50)).table
+    figures = dict(FIGURES["diversity"](table))
+    assert [axes.get_xlabel() for axes in figures["diversity-networks"].axes] == ["Entropy (nats)"]
+    assert figures["diversity-views"] is None
