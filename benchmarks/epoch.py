@@ -20,7 +20,7 @@ from kdscope import models
 from kdscope.config import load_config
 from kdscope.data import DATASETS, Dataset, Split
 from kdscope.methods.kd import kd_loss
-from kdscope.training import loop
+from kdscope.training import loop, session
 from kdscope.training.tally import Tally
 
 
@@ -85,7 +85,7 @@ def main() -> None:
     dataset = synthetic(options.batch_size * options.steps)
     loop.load_data = lambda settings: dataset
     loop.Run.dataset = lambda run: dataset
-    loop.Tally = Clock
+    session.Tally = Clock
 
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "teacher.safetensors"
