@@ -148,6 +148,7 @@ def test_many_images_go_through_several_processes(images, tmp_path, monkeypatch)
 
 
 def _open_and_count(path, cache, ready, queue):
+    torch.set_num_threads(1)  # a forked process has none of its parent's OpenMP threads, and would wait for them
     decoded = []
     decode = module.decode
     module.decode = lambda *arguments: (decoded.append(arguments[3]), decode(*arguments))
@@ -159,7 +160,10 @@ def test_two_processes_at_once_decode_once(images, tmp_path):
     path, _ = images
     context = multiprocessing.get_context("fork")
     queue, ready = context.Queue(), context.Barrier(2)
-    pair = [context.Process(target=_open_and_count, args=(path, tmp_path / "cache", ready, queue)) for _ in range(2)]
+    pair = [
+        context.Process(target=_open_and_count, args=(path, tmp_path / "cache", ready, queue), daemon=True)
+        for _ in range(2)
+    ]
     for process in pair:
         process.start()
     found = [queue.get(timeout=60) for _ in pair]

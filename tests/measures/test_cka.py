@@ -81,6 +81,7 @@ def test_ranks_merge_to_the_same_number():
 
 
 def _rank(rank, path, out):
+    torch.set_num_threads(1)  # a forked process has none of its parent's OpenMP threads, and would wait for them
     torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
     x, y = related(400, offset=2.0)
     state, states = StreamedCKA().update({"x": torch.tensor(x[rank::2])}, {"y": torch.tensor(y[rank::2])}), [None] * 2
@@ -94,7 +95,7 @@ def _rank(rank, path, out):
 def test_two_ranks(tmp_path):
     context = mp.get_context("fork")
     out = context.Queue()
-    ranks = [context.Process(target=_rank, args=(rank, tmp_path / "store", out)) for rank in range(2)]
+    ranks = [context.Process(target=_rank, args=(rank, tmp_path / "store", out), daemon=True) for rank in range(2)]
     for process in ranks:
         process.start()
     value = out.get(timeout=60)
