@@ -1,21 +1,48 @@
 """A method is a named preset of weighted terms, so any two methods compose: `kd+at`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kdscope.errors import KDScopeError, unknown
-from kdscope.methods.term import Term
+from kdscope.methods.term import COMMON, Term
 from kdscope.registry import Registry
+
+FAMILIES = ("baseline", "logits", "features", "relations", "schedule")
 
 
 @dataclass(frozen=True)
 class Method:
-    """Terms with their weights, and where the method comes from."""
+    """Terms with their weights, and all that `kdscope list`, `kdscope explain` and the table of methods tell of them.
+
+    Attributes:
+        terms: weight of each term.
+        title, citation: what it is called and whose it is.
+        family: one of FAMILIES.
+        transfers: what goes from teacher to student, in a few words.
+        equation: the loss on one line of plain text.
+        settings: by the term's name, settings in which this preset differs from the term's defaults.
+        reference: published numbers that a user would compare with, in one sentence.
+        departures: where kdscope departs from the paper or from popular code, and why.
+        cost: why it is slower than twice `kd`, where it is.
+        gradients: how the terms' gradients are combined (`kdscope.training.gradients`).
+        chain: "assistants" (teachers between teacher and student) or "generations" (of the student itself), or "".
+        peers: networks that learn together with the student where the config names none.
+    """
 
     terms: Mapping[type[Term], float]
     title: str
     citation: str
+    family: str = "features"
+    transfers: str = ""
+    equation: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reference: str = ""
+    departures: str = ""
+    cost: str = ""
+    gradients: str = "sum"
+    chain: str = ""
+    peers: int = 0
 
 
 METHODS: Registry[Method] = Registry("method", package="kdscope.methods", group="kdscope.methods")
@@ -24,6 +51,30 @@ METHODS: Registry[Method] = Registry("method", package="kdscope.methods", group=
 def known_terms() -> dict[str, type[Term]]:
     """Every term that some method uses, by name."""
     return {term.name: term for name in METHODS for term in METHODS[name].terms}
+
+
+def parts(method: str) -> list[Method]:
+    """The presets that a method's name adds up; "custom" is none.
+
+    >>> [part.title for part in parts("kd+at")]
+    ['Knowledge distillation of logits', 'Attention transfer']
+    """
+    names = [] if method == "custom" else [part.strip().lower() for part in method.split("+")]
+    if "" in names or len(set(names)) < len(names):
+        raise KDScopeError(f"method {method!r}: a sum names each method once, such as kd+at")
+    return [METHODS[name] for name in names]
+
+
+def one_of(method: str, attribute: str, default: Any) -> Any:
+    """The one value other than `default` that the parts of `method` have of `attribute`; two are an error.
+
+    >>> one_of("kd+at", "gradients", "sum")
+    'sum'
+    """
+    values = {getattr(part, attribute) for part in parts(method)} - {default}
+    if len(values) > 1:
+        raise KDScopeError(f"method {method!r}: its parts want different {attribute}: {', '.join(sorted(values))}")
+    return values.pop() if values else default
 
 
 def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
@@ -40,23 +91,36 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     {'cross-entropy': 0.1, 'kd': 0.9, 'at': 1000.0}
     """
     weights: dict[type[Term], float] = {}
-    parts = [] if method == "custom" else [part.strip().lower() for part in method.split("+")]
-    if "" in parts or len(set(parts)) < len(parts):
-        raise KDScopeError(f"method {method!r}: a sum names each method once, such as kd+at")
-    for part in parts:
-        for term, weight in METHODS[part].terms.items():
+    preset: dict[str, dict[str, Any]] = {}
+    for part in parts(method):
+        for term, weight in part.terms.items():
             weights[term] = min(weight, weights.get(term, weight))
-    resolved = {term.name: term.settings() | {"weight": weight} for term, weight in weights.items()}
+            preset[term.name] = preset.get(term.name, {}) | dict(part.settings.get(term.name, {}))
+    resolved = {term.name: _defaults(term) | preset[term.name] | {"weight": weight} for term, weight in weights.items()}
 
     terms = known_terms()
     for name, settings in (overrides or {}).items():
         if name not in terms:
             raise unknown("term", name, terms)
         terms[name].check_settings(settings)
-        resolved[name] = {"weight": 1.0} | terms[name].settings() | resolved.get(name, {}) | dict(settings)
+        resolved[name] = {"weight": 1.0} | _defaults(terms[name]) | resolved.get(name, {}) | dict(settings)
     for name, settings in resolved.items():
-        if not isinstance(settings["weight"], int | float) or not 0 <= settings["weight"] < float("inf"):
-            raise KDScopeError(f"term {name!r}: weight must be a number >= 0, not {settings['weight']!r}")
+        _check_common(name, settings)
     if not any(settings["weight"] > 0 for settings in resolved.values()):
         raise KDScopeError(f"method {method!r} has no term with a weight above 0")
     return resolved
+
+
+def _defaults(term: type[Term]) -> dict[str, Any]:
+    return term.settings() | ({"warmup": term.warmup} if term.warmup else {})
+
+
+def _check_common(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise for a weight, warm-up or annealing that is none; they are the same for all terms."""
+    weight, warmup, anneal = (settings.get(key, default) for key, default in COMMON.items())
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+        raise KDScopeError(f"term {name!r}: weight must be a number >= 0, not {weight!r}")
+    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or not 0 <= warmup <= 1:
+        raise KDScopeError(f"term {name!r}: warmup is a share of all epochs in [0, 1], not {warmup!r}")
+    if anneal not in ("none", "linear", "cosine"):
+        raise unknown("anneal", str(anneal), ("none", "linear", "cosine"), f"term {name!r}")

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -10,7 +11,42 @@ from kdscope.data import Batch
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.features import Features
 
-Layers = str | Sequence[str] | Mapping[str, Sequence[str]]
+Layers = str | Sequence[str] | Mapping[str, str | Sequence[str]]
+
+# Settings that every term has, beside its own: its weight, the share of all epochs over which the weight rises from
+# zero, and whether it then falls to zero by the end ("linear", "cosine").
+COMMON = {"weight": 1.0, "warmup": 0.0, "anneal": "none"}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A training before the main one that a term asks for, with an optimiser of its own.
+
+    Attributes:
+        name: such as "paraphraser".
+        share: epochs of the phase as a share of the run's epochs, at least one; RepDistiller's 30 of 240 is 0.125.
+        learns: "term" (its own parameters alone; the student is not even run) or "student" (both).
+        lr: a constant learning rate; None is the run's own rate and schedule, over the length of the phase.
+        weight_decay: of the phase; None is the run's own.
+    """
+
+    name: str
+    share: float
+    learns: str = "term"
+    lr: float | None = None
+    weight_decay: float | None = None
+
+    def epochs(self, total: int) -> int:
+        """Epochs of this phase before a main training of `total` epochs; no share is no phase."""
+        return max(1, round(self.share * total)) if self.share > 0 else 0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a term may know of the training part: the label of every image [N] (int64), and the number of classes."""
+
+    labels: Tensor
+    num_classes: int
 
 
 class Term(nn.Module):
@@ -19,26 +55,72 @@ class Term(nn.Module):
     Constructor arguments are the term's settings: they can be set from YAML and the command line, and are stored in the
     run's config. Trainable adapters and saved buffers are ordinary attributes; they are trained, saved and resumed.
 
-    `reads` says what of a teacher the term needs: "labels" (no teacher), "logits" (several teachers come as one
-    `Ensemble`), or "features" (called once for each teacher and averaged over them with their weights).
+    `reads` says what the term needs: "labels" (no teacher), "logits" (several teachers come as one `Ensemble`),
+    "features" (called once for each teacher and averaged over them with their weights), or "peers" (networks that learn
+    together with the student: `teacher` is then the tuple of their features, with gradients).
     A term that reads features is given exactly the maps that it asked for, shallow to deep, so that
     `zip(student.maps.values(), teacher.maps.values())` are its pairs.
+
+    Attributes:
+        layers: "stages", "preactivations", "blocks", "penultimate", one of them with an index from the deep end such as
+            "stages:-1", patterns of `kdscope.features.select`, a list of those, or {student: ..., teacher: ...}.
+        paired: whether layers are compared by position, so that there must be as many on both sides.
+        least_images: the smallest batch (on one device) that the term is defined for.
+        warmup: default of the setting of that name, which every term has.
+        changes_student: the term puts layers into the student (`change`), which are saved with it.
     """
 
     name: ClassVar[str]
     reads: ClassVar[str]
     summary: ClassVar[str] = ""
+    paired: ClassVar[bool] = True
+    least_images: ClassVar[int] = 1
+    warmup: ClassVar[float] = 0.0
+    changes_student: ClassVar[bool] = False
     layers: Layers = ()
+
+    # Before training, in this order. Each is called once, or once for each teacher where the term reads features.
+
+    def change(self, student: nn.Module) -> nn.Module:
+        """The student with what the term puts into it; only where `changes_student`."""
+        return student
+
+    def know(self, data: TrainingData) -> None:
+        """Take what is needed of the training part, such as the number of its images."""
+
+    def look(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Take what is needed of the networks themselves, such as the statistics of their batch norms."""
 
     def build(self, student: Features, teacher: Features) -> None:
         """Make adapters, knowing the shapes from one dry forward pass; before the optimiser is made."""
+
+    # Phases before the main training.
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Trainings that come before the main one."""
+        return ()
+
+    def phase_loss(self, phase: Phase, student: Features | None, teacher: Features, batch: Batch) -> Tensor:
+        """The loss of a phase, one float32 scalar; `student` is None where the phase learns the term alone."""
+        return self(student, teacher, batch)
+
+    def trained(self, phase: Phase | None) -> Iterable[nn.Parameter]:
+        """The term's own parameters that learn in `phase`, or in the main training (None)."""
+        return self.parameters()
+
+    @property
+    def in_main(self) -> bool:
+        """Whether the term has a part in the main training; one that only initialises the student has not."""
+        return True
+
+    # Every step.
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """The loss, one float32 scalar."""
         raise NotImplementedError
 
-    def patterns(self, role: str) -> tuple[str, ...] | None:
-        """Layer patterns to hook in the "student" or a "teacher"; None stands for the network's own stages."""
+    def patterns(self, role: str) -> tuple[str, ...]:
+        """What to hook in the "student" or a "teacher": words such as "stages", or layer patterns."""
         layers = self.layers
         if isinstance(layers, Mapping):
             if role not in layers:
@@ -46,8 +128,6 @@ class Term(nn.Module):
                     f"term {self.name!r}: `layers` gives no layers for the {role}; it has {', '.join(layers)}"
                 )
             layers = layers[role]
-        if layers == "stages":
-            return None
         layers = (layers,) if isinstance(layers, str) else layers
         if not isinstance(layers, Sequence) or not all(isinstance(layer, str) for layer in layers):
             raise KDScopeError(f"term {self.name!r}: `layers` takes names such as [layer2, layer3], not {layers!r}")
@@ -63,7 +143,7 @@ class Term(nn.Module):
     @classmethod
     def check_settings(cls, names: Iterable[str]) -> None:
         """Raise for a setting that the term does not have, with the nearest that it has."""
-        known = [*cls.settings(), "weight"]
+        known = [*cls.settings(), *COMMON]
         for name in names:
             if name not in known:
                 raise unknown("setting", name, known, f"term {cls.name!r}")
