@@ -4,17 +4,16 @@
 
     maps/integrated-gradients/MAP  [N, h, w]  signed, summed over channels      error/MAP, steps/MAP, change/MAP  [N]
     maps/activation/LAYER          [N, h, w]  where the features' energy lies   mask  [N, H, W], where it is known
-    deletion/BY/MAP, insertion/BY/MAP  [N, F]  probability of the label; BY is `own`, `random` or `randomised-weights`
+    deletion/BY/MAP, insertion/BY/MAP  [N, F]  probability of the label; BY is `own` or one of `CONTROLS`
+    meta/image  uint8 [N, 3, h, w]  thumbnails of the images as they were shown
 
-`extract_transfer` keeps the same curves of one network by the maps of *another* (a teacher's), or by its own maps of
-other images: `deletion/MAP`, `insertion/MAP`.
+What the maps do to another network: `kdscope.features.transfer`.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from kdscope.attention.cut import Cut
 from kdscope.attention.integrated import Integrated, integrated_gradients
 from kdscope.attention.intervention import MODES, intervention_curve
 from kdscope.attention.randomised import randomised
+from kdscope.attention.surrogate import smooth_surrogate
 from kdscope.attention.targets import check_target
 from kdscope.data import Batches, Dataset, Split
 from kdscope.data.batches import Batch
@@ -32,8 +32,10 @@ from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.hooks import unwrap
 from kdscope.features.produce import Job, Producer, extract_arrays
+from kdscope.features.thumbnails import THUMBNAIL, thumbnails
 
 SHARES = tuple(k / 10 for k in range(11))
+CONTROLS = ("random", "smooth-random", "randomised-weights")
 IMAGES = 256
 INPUT = "input"
 
@@ -79,36 +81,6 @@ def extract_causal(
     return extract_arrays(model, dataset, part, out, producer, Job(**options))
 
 
-def extract_transfer(
-    model: nn.Module,
-    dataset: Dataset,
-    split: str | Split,
-    out: str | Path,
-    *,
-    maps: FeatureCache,
-    others: bool = False,
-    **options: Any,
-) -> FeatureCache:
-    """What deleting and inserting by the maps of the causal cache `maps` does to another network, image by image.
-
-    Args:
-        others: by the map of another image each: a control that has the shape and smoothness of a map.
-        options: of `kdscope.features.produce.Job`.
-
-    Raises:
-        KDScopeError: maps of another split or view, or of data that differ.
-    """
-    part = dataset.split(split) if isinstance(split, str) else split
-    options = {"batch_size": 64, **options}
-    wanted = {"data": part.fingerprint, "split": part.name, "view": options.get("view", "none")}
-    found = {"data": maps.identity["data"], "split": maps.split, "view": maps.view}
-    if wanted != found:
-        differ = next(name for name in wanted if wanted[name] != found[name])
-        raise KDScopeError(f"the maps in {maps.path} are of other images: their {differ} is {found[differ]!r}")
-    options["limit"] = torch.from_numpy(maps.index)
-    return extract_arrays(model, dataset, part, out, _Transfer(unwrap(model), maps, others), Job(**options))
-
-
 def spread(count: int, most: int) -> Tensor:
     """At most `most` positions, evenly spread over `count`: int64, ascending.
 
@@ -149,6 +121,7 @@ class _Causal(Producer):
     ):
         self.model, self.layers, self.how = model, layers, how
         self.masks = part.masks if view == "none" else None  # a view moves the object, and its mask is not moved
+        self.colours = dataset.mean, dataset.std
         self.starts = {name: _baseline(name, dataset) for name in baselines}
         self.cuts: dict[tuple[int, str], Cut] = {}
 
@@ -160,11 +133,13 @@ class _Causal(Producer):
 
     def identity(self, first: Mapping[str, Tensor]) -> dict[str, Any]:
         how = {"method": "integrated-gradients", "baselines": list(self.starts), "class": "label", **self.how}
-        return {"layers": list(self.layers), "attribution": {**how, "shares": list(SHARES)}}
+        how |= {"controls": list(CONTROLS), "shares": list(SHARES)}
+        return {"layers": list(self.layers), "attribution": how}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
             made = {"logits": self.model(batch.image).float()}
+        made[THUMBNAIL] = thumbnails(batch.image, *self.colours)
         if self.masks is not None:
             made["mask"] = self.masks[batch.index.cpu()].to(batch.image)
         for layer in self.layers:
@@ -180,10 +155,11 @@ class _Causal(Producer):
                 own = found.map().float()
                 made[f"maps/integrated-gradients/{which}"] = own
                 made |= {f"error/{which}": found.error, f"steps/{which}": found.steps, f"change/{which}": found.change}
-                by = {"own": own, "random": _chance(batch.index, own), "randomised-weights": control.map().float()}
+                by = {"own": own, "random": _chance(batch.index, own), "smooth-random": _smooth(batch.index, own)}
+                by["randomised-weights"] = control.map().float()
                 made[f"maps/randomised-weights/{which}"] = by["randomised-weights"]
                 for mask, attribution in by.items():
-                    made |= _curves(self.model, batch, attribution, self.how["imputation"], f"{mask}/{which}")
+                    made |= curves(self.model, batch, attribution, self.how["imputation"], f"{mask}/{which}")
         return made
 
     def _attribution(
@@ -202,30 +178,8 @@ class _Causal(Producer):
         return self.cuts[key]
 
 
-class _Transfer(Producer):
-    kind: ClassVar[str] = "transfer"
-
-    def __init__(self, model: nn.Module, maps: FeatureCache, others: bool):
-        self.model, self.maps, self.others = model, maps, others
-        count = len(maps)
-        self.row = np.roll(np.arange(count), 1) if others else np.arange(count)
-        self.names = map_names(maps)
-
-    def identity(self, first: Mapping[str, Tensor]) -> dict[str, Any]:
-        how = {**self.maps.identity["attribution"], "maps": self.maps.key, "others": self.others}
-        return {"layers": list(self.maps.layers), "attribution": how}
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        made = {"logits": self.model(batch.image).float()}
-        at = np.minimum(np.searchsorted(self.maps.index, batch.index.cpu().numpy()), len(self.maps) - 1)
-        for which in self.names:
-            shown = self.maps.array(f"maps/integrated-gradients/{which}")[self.row[at]]
-            attribution = torch.from_numpy(shown).to(batch.image)
-            made |= _curves(self.model, batch, attribution, self.maps.identity["attribution"]["imputation"], which)
-        return made
-
-
-def _curves(model: nn.Module, batch: Batch, attribution: Tensor, imputation: str, name: str) -> dict[str, Tensor]:
+def curves(model: nn.Module, batch: Batch, attribution: Tensor, imputation: str, name: str) -> dict[str, Tensor]:
+    """Deletion and insertion curves [B, F] of a batch by an attribution [B, h, w], as MODE/NAME."""
     return {
         f"{mode}/{name}": intervention_curve(
             model, batch.image, attribution, batch.label, mode=mode, imputation=imputation, shares=SHARES
@@ -248,6 +202,16 @@ def _baseline(name: str, dataset: Dataset) -> Any:
 
 def _chance(index: Tensor, like: Tensor) -> Tensor:
     """Random maps on the grid of `like` [B, h, w]: a function of the image alone."""
-    each = like[0].numel()
+    return _uniform(index, like.shape[1:], "causal-random-mask").to(like)
+
+
+def _smooth(index: Tensor, like: Tensor) -> Tensor:
+    """Random maps as smooth as those of `like` [B, h, w]; the chance in them is a function of the image alone."""
+    height, width = like.shape[1:]
+    return smooth_surrogate(like, _uniform(index, (2 * height, 2 * width), "causal-smooth-mask").to(like.device))
+
+
+def _uniform(index: Tensor, grid: Sequence[int], stream: str) -> Tensor:
+    each = grid[0] * grid[1]
     counter = index.cpu()[:, None] * each + torch.arange(each)
-    return Chance(0, 0, counter).uniform("causal-random-mask").view(like.shape).to(like)
+    return Chance(0, 0, counter).uniform(stream).view(-1, *grid)

@@ -13,7 +13,7 @@ from kdscope.features.cache import FeatureCache
 KINDS = {
     "features": ("kdscope.features.extract", "extract_features"),
     "causal": ("kdscope.features.causal", "extract_causal"),
-    "transfer": ("kdscope.features.causal", "extract_transfer"),
+    "transfer": ("kdscope.features.transfer", "extract_transfer"),
     "maps": ("kdscope.features.maps", "extract_maps"),
 }
 

@@ -6,6 +6,7 @@ maps/cam/LAYER           class activation map, at the last stage, where a linear
 maps/cam-sum/LAYER       that of Guo et al., for their numbers only (`kdscope.attention.cam.SUM_WARNING`)
 maps/cls-attention/LAYER, maps/rollout/all    of a vision transformer
 meta/mask                the true foreground of the image as it was shown, where it is known: uint8 [H, W]
+meta/image               a thumbnail of the image as it was shown: uint8 [3, h, w], at most 64 pixels a side
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from kdscope.features.cache import FeatureCache
 from kdscope.features.hooks import unwrap
 from kdscope.features.plan import Plan
 from kdscope.features.produce import Job, Producer, extract_arrays
+from kdscope.features.thumbnails import THUMBNAIL, thumbnails
 from kdscope.models import classifier, stages
 
 CONVOLUTIONAL = ("activation", "cam", "cam-sum", "grad-cam")
@@ -37,7 +39,11 @@ ABOUT = ("label", "predicted")
 
 
 class MapProducer(Producer):
-    """Logits and attention maps of a batch; arguments as those of `extract_maps`."""
+    """Logits and attention maps of a batch; arguments as those of `extract_maps`.
+
+    Args:
+        colours: mean and standard deviation of the images' channels, for thumbnails of them; None keeps none.
+    """
 
     kind = "maps"
 
@@ -50,8 +56,10 @@ class MapProducer(Producer):
         about: str = "label",
         target: str = "centred-logit",
         masks: Tensor | None = None,
+        colours: tuple[Sequence[float], Sequence[float]] | None = None,
     ):
-        self._model, self._about, self._target, self._masks = unwrap(model), about, target, masks
+        self._model, self._about, self._target = unwrap(model), about, target
+        self._masks, self._colours = masks, colours
         if about not in ABOUT:
             raise unknown("class of a map", about, ABOUT)
         self._tokens = is_transformer(self._model)
@@ -91,6 +99,8 @@ class MapProducer(Producer):
         made |= {f"maps/{name}": value.float() for name, value in maps.items()}
         if self._masks is not None:
             made["meta/mask"] = self._masks[batch.index.cpu()].to(torch.uint8)
+        if self._colours is not None:
+            made[THUMBNAIL] = thumbnails(batch.image, *self._colours)
         self._catch.caught = {}
         return made
 
@@ -98,7 +108,7 @@ class MapProducer(Producer):
         maps = [name.removeprefix("maps/") for name in first if name.startswith("maps/")]
         return {
             "layers": maps, "reduction": "map", "dtype": "float32", "masks": "meta/mask" in first,
-            "target": {"score": self._target, "class": self._about},
+            "thumbnails": THUMBNAIL in first, "target": {"score": self._target, "class": self._about},
         }  # fmt: skip
 
     def _of_maps(self, features: dict[str, Tensor], logits: Tensor, classes: Tensor) -> dict[str, Tensor]:
@@ -199,5 +209,6 @@ def extract_maps(
     part = dataset.split(split) if isinstance(split, str) else split
     job = Job(**options)
     masks = part.masks if job.view == "none" else None  # another view may have moved the pixels
-    producer = MapProducer(model, part.shape[-1], methods, layers, about, target, masks)
+    colours = (dataset.mean, dataset.std)
+    producer = MapProducer(model, part.shape[-1], methods, layers, about, target, masks, colours)
     return extract_arrays(model, dataset, part, out, producer, job)

@@ -10,7 +10,8 @@ import torch
 from kdscope.analyses.causal import causal
 from kdscope.data import load
 from kdscope.errors import KDScopeError
-from kdscope.features.causal import extract_causal, extract_transfer, spread
+from kdscope.features.causal import extract_causal, spread
+from kdscope.features.transfer import extract_transfer
 from kdscope.figures.causal import causal as figures
 from kdscope.measures.intervention import curve_area, mean_result
 from kdscope.models import build

@@ -8,6 +8,7 @@ from kdscope.data import load
 from kdscope.errors import KDScopeError
 from kdscope.features.hooks import Capture
 from kdscope.features.maps import extract_maps
+from kdscope.features.thumbnails import thumbnails
 from kdscope.features.upkeep import verify
 from kdscope.models import build
 
@@ -40,6 +41,7 @@ def test_maps_masks_and_logits_are_those_of_the_network(tmp_path, shapes):
         cache.array("maps/activation/layer1")[:], activation_map(features["layer1"]), rtol=1e-3, atol=1e-4
     )
     assert np.array_equal(cache.array("meta/mask")[:], shapes.test.masks[:20].numpy().astype(np.uint8))
+    assert np.array_equal(cache.array("meta/image")[:], shapes.test.images[:20].numpy())
     assert [p.requires_grad for p in net.parameters()] == learns
     cells = 64
     assert np.allclose(cache.array("maps/grad-cam/layer3")[:] * cells, cache.array("maps/cam/layer3")[:], atol=1e-4)
@@ -55,6 +57,14 @@ def test_another_view_has_no_masks_and_another_class_another_key(tmp_path, shape
     extract_maps(net, shapes, "test", tmp_path / "l", limit=SOME, methods=["cam"])
     with pytest.raises(KDScopeError, match=r"target\.class is label there and predicted here"):
         extract_maps(net, shapes, "test", tmp_path / "l", limit=SOME, methods=["cam"], about="predicted")
+
+
+def test_a_thumbnail_of_a_large_image_is_its_mean_over_areas():
+    image = torch.arange(2 * 3 * 128 * 96, dtype=torch.float32).view(2, 3, 128, 96) / (2 * 3 * 128 * 96)
+    small = thumbnails((image - 0.5) / 0.25, (0.5,) * 3, (0.25,) * 3)
+    expected = image.unflatten(3, (48, 2)).unflatten(2, (64, 2)).mean((3, 5)) * 255
+    assert small.shape == (2, 3, 64, 48)
+    assert (small.float() - expected).abs().max() <= 0.501
 
 
 def test_a_network_whose_head_reads_something_else(tmp_path):
