@@ -70,6 +70,10 @@ class Library:
             raise KDScopeError(f"{cache.path} and {probe.path} are not of the same images: their labels differ")
         return self._layers(cache, rows[strided(len(rows), self.images)])
 
+    def wanted(self, layer: str) -> bool:
+        """Whether a layer is among those that were asked for."""
+        return not self.patterns or any(fnmatch.fnmatchcase(layer, pattern) for pattern in self.patterns)
+
     def _layers(self, cache: FeatureCache, rows: np.ndarray) -> dict[str, Layer]:
         found: dict[str, Layer] = {}
         for name in self._chosen(cache):
@@ -85,10 +89,10 @@ class Library:
     def _chosen(self, cache: FeatureCache) -> list[str]:
         if not cache.layers:
             raise KDScopeError(f"{cache.path} holds no features of any layer; extract with --layers")
-        chosen = [name for name in cache.layers if any(fnmatch.fnmatchcase(name, p) for p in self.patterns)]
-        if self.patterns and not chosen:
+        chosen = [name for name in cache.layers if self.wanted(name)]
+        if not chosen:
             raise unknown("layer", ", ".join(self.patterns), cache.layers, str(cache.path))
-        return chosen or list(cache.layers)
+        return chosen
 
     def _vectors(self, cache: FeatureCache, name: str, rows: np.ndarray) -> np.ndarray:
         stored = cache.feature(name)

@@ -16,6 +16,7 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, Pair, cast, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.feature_layers import Cell, Library, matching
+from kdscope.analyses.kept_cka import kept_cka
 from kdscope.analyses.similarity_words import notes, short
 from kdscope.errors import KDScopeError
 from kdscope.measures.controls import derangement
@@ -167,13 +168,21 @@ def _has(kind: str, found: Measured, cell: Cell) -> bool:
 def _over_epochs(
     every: Sequence[Pair], library: Library, split: str, names: Sequence[str], confidence: float, facts: Facts
 ) -> list[tuple[Cell, Finding]]:
-    """Taught and independent students on their probe sets, at each epoch that was kept, and seeds together."""
+    """Taught and independent students on their probe sets, at each epoch that was kept, and seeds together.
+
+    A run that kept no caches of its probes may have kept CKA itself, debiased.
+    """
     by_cell: dict[Cell, list[Finding]] = {}
     for pair in every:
         if pair.pair not in (*TAUGHT, "floor:independent-student"):
             continue
         student, index, teacher = pair.b.subjects[0], None, {}
-        for epoch in student.probe_epochs(split):
+        epochs = student.probe_epochs(split)
+        kept = kept_cka(pair, split, library, confidence) if "cka" in names and not epochs else ()
+        for epoch, cell, result, known in kept:
+            facts[pair.key, epoch, cell] = known
+            by_cell.setdefault(cell, []).append(Finding(pair, result, epoch=epoch))
+        for epoch in epochs:
             probe = student.probe(epoch, split)
             if index is None or not np.array_equal(index, probe.index):
                 index = probe.index

@@ -40,7 +40,8 @@ EXAMPLES = """\b
 @click.option("--devices", type=int, help="Devices to train on together.")
 @click.option("--precision", type=click.Choice(["auto", "32", "bf16", "16"]), help="[auto: bf16 on a GPU].")
 @click.option("--compile", is_flag=True, default=None, help="torch.compile the training step.")
-@click.option("--probe-every", type=int, help="Cache a fixed probe set every N epochs.")
+@click.option("--probe-every", type=int, help="Look at a fixed probe set every N epochs [0; with cka 1].")
+@click.option("--probe", help="What is kept of it: cache, cka (with the teachers, no features), cache+cka [cache].")
 @click.option("--tensorboard", is_flag=True, default=None, help="Log to TensorBoard in the run directory.")
 def train(out: Path | None, resume: Path | None, **options: Any) -> None:
     """Train a network, alone or from teachers, and leave a run directory."""

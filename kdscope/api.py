@@ -69,7 +69,7 @@ def train(
         assignments: settings as text, such as "optim.lr=0.05"; the strongest.
         teachers: runs, run directories, "NAME@CHECKPOINT", or a library's name such as "torchvision:resnet50".
         options: settings by name: data, model, method, epochs, seed, augment, validation, batch_size, precision,
-            device, devices, compile, probe_every, tensorboard, ensemble, download; or a whole group, such as
+            device, devices, compile, probe, probe_every, tensorboard, ensemble, download; or a whole group, such as
             optim={"lr": 0.05}.
 
     Returns:

@@ -162,10 +162,25 @@ class Config(Settings):
     devices: int = Field(1, ge=1)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     compile: bool = False
-    probe_every: int = Field(0, ge=0)  # epochs between caches of a fixed probe set; 0: none
+    probe: Literal["cache", "cka", "cache+cka"] = "cache"  # feature caches of the probe set, CKA with the teachers
+    probe_every: int = Field(0, ge=0)  # epochs between probes of a fixed set of images; 0: none
     probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set
     checkpoint_every: int = Field(0, ge=0)  # steps between checkpoints inside an epoch; 0: at its end alone
     tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cka_each_epoch(cls, values: Any) -> Any:
+        """CKA is so cheap that who asks for it without saying when gets it after each epoch."""
+        if isinstance(values, dict) and "cka" in str(values.get("probe")) and "probe_every" not in values:
+            values = values | {"probe_every": 1}
+        return values
+
+    @model_validator(mode="after")
+    def _cka_with_whom(self) -> "Config":
+        if "cka" in self.probe and not self.teachers:
+            raise ValueError(f"`probe: {self.probe}` compares with teachers, and there is none; give --teacher")
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdscope.errors import KDScopeError
 from kdscope.measures.base import Measure
+from kdscope.measures.hsic import Sums
 from kdscope.measures.pair import to_numpy
 
 GROUPS = 20  # of images, each left out in turn for the interval
@@ -41,6 +42,37 @@ class FeatureMeasure(Measure):
     @abstractmethod
     def see(self, a: np.ndarray, b: np.ndarray) -> None:
         """Adds checked features, finite, of equal numbers of images."""
+
+
+class SumsMeasure(FeatureMeasure):
+    """A feature measure that is a function of sums: of both layers together, and of each with itself.
+
+    Args:
+        definition: one of its definitions.
+        groups: how many groups of images are left out in turn for the interval; 1: no interval.
+
+    Attributes:
+        sums: of (a, b), (a, a) and (b, b).
+    """
+
+    def __init__(self, definition: str = "kdscope", *, groups: int = GROUPS):
+        super().__init__(definition)
+        self.groups = groups
+        self.sums = tuple(Sums(groups) for _ in range(3))
+
+    def options(self) -> dict[str, Any]:
+        return super().options() | {"groups": self.groups}
+
+    def see(self, a: np.ndarray, b: np.ndarray) -> None:
+        for sums, (x, y) in zip(self.sums, ((a, b), (a, a), (b, b)), strict=True):
+            sums.update(x, y)
+
+    def absorb(self, other: "SumsMeasure") -> None:
+        for mine, theirs in zip(self.sums, other.sums, strict=True):
+            mine.merge(theirs)
+
+    def point(self) -> float:
+        return self.finish(0.95, 0).value
 
 
 def checked(features: np.ndarray, who: str) -> np.ndarray:

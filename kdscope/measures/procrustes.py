@@ -12,7 +12,7 @@ import numpy as np
 
 from kdscope.measures.base import Card, measure
 from kdscope.measures.cka import Spread, undefined
-from kdscope.measures.features import GROUPS, REACH, FeatureMeasure
+from kdscope.measures.features import REACH, SumsMeasure
 from kdscope.measures.hsic import Sums
 from kdscope.measures.result import Result
 from kdscope.measures.statistics import jackknife_interval
@@ -54,7 +54,7 @@ def procrustes_of(cross: Sums, a: Spread, b: Spread, confidence: float = 0.95) -
 
 
 @measure
-class Procrustes(FeatureMeasure):
+class Procrustes(SumsMeasure):
     """Angular Procrustes distance of two layers, from sums.
 
     Args:
@@ -67,25 +67,6 @@ class Procrustes(FeatureMeasure):
 
     card = CARD
 
-    def __init__(self, definition: str = "kdscope", *, groups: int = GROUPS):
-        super().__init__(definition)
-        self.groups = groups
-        self._sums = tuple(Sums(groups) for _ in range(3))
-
-    def options(self) -> dict[str, Any]:
-        return super().options() | {"groups": self.groups}
-
-    def see(self, a: np.ndarray, b: np.ndarray) -> None:
-        for sums, (x, y) in zip(self._sums, ((a, b), (a, a), (b, b)), strict=True):
-            sums.update(x, y)
-
-    def absorb(self, other: "Procrustes") -> None:
-        for mine, theirs in zip(self._sums, other._sums, strict=True):
-            mine.merge(theirs)
-
-    def point(self) -> float:
-        return self.finish(0.95, 0).value
-
     def finish(self, confidence: float, seed: int) -> Result:
-        cross, a, b = self._sums
+        cross, a, b = self.sums
         return procrustes_of(cross, Spread.of(a), Spread.of(b), confidence)

@@ -26,6 +26,7 @@ class Learner(nn.Module):
         self.student = student
         self.objective = objective
         frozen = [teacher.eval().requires_grad_(False) for teacher in teachers]
+        self.teachers = tuple(frozen)  # all of them, for probes; those that the terms ask are moved to the device
         self._teachers = frozen if objective.needs_teacher else []
         self._listen = Capture(student, objective.student_layers)
         layers = objective.teacher_layers[: len(self._teachers)]

@@ -103,14 +103,14 @@ def fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
 def _train(session: Session) -> None:
     """The loop itself."""
     run, fabric, config = session.run, session.fabric, session.run.config
-    batches, progress, student = session.batches, session.progress, session.learner.student
+    batches, progress = session.batches, session.progress
     tensorboard = run.path / "tensorboard" if config.tensorboard else None
     log = TrainingLog(run.name, session.total, show=fabric.is_global_zero, tensorboard=tensorboard)
     with StopSignal() as stop, log, session.learner.capturing():
         for epoch in range(progress.epoch, config.epochs):
             if progress.step == 0:
                 seed_epoch(config.seed, epoch, fabric.global_rank)
-                write_probe(run, fabric, session.dataset, student, epoch)
+                write_probe(run, fabric, session.dataset, session.learner, epoch)
             session.learner.train()
             for batch in batches.epoch(epoch, start=progress.step):
                 done = epoch * len(batches) + progress.step
@@ -132,7 +132,7 @@ def _train(session: Session) -> None:
             if fabric.is_global_zero:
                 write_metrics(run.path / "metrics.csv", progress.rows)
             log.epoch((epoch + 1) * len(batches), row)
-        write_probe(run, fabric, session.dataset, student, config.epochs)
+        write_probe(run, fabric, session.dataset, session.learner, config.epochs)
 
 
 def _due(session: Session) -> bool:

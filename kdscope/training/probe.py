@@ -1,4 +1,9 @@
-"""Caches of a fixed probe set, written while a run trains, so that every analysis can be drawn over its epochs."""
+"""A fixed probe set, looked at while a run trains: feature caches for any analysis over epochs, or CKA alone.
+
+Caches are what every analysis can be drawn from later; CKA with the teachers (`kdscope.training.probe_cka`) keeps a
+table of a few kilobytes and no features. Either is made from the weights alone, so that a run that was killed and
+resumed leaves what an uninterrupted one does.
+"""
 
 import shutil
 from pathlib import Path
@@ -12,6 +17,10 @@ from kdscope.data import Dataset, Split
 from kdscope.features.extract import extract_features
 from kdscope.features.manifest import manifest_of
 from kdscope.run import Run
+from kdscope.training.learner import Learner
+from kdscope.training.probe_cka import write_cka
+
+SPLITS = ("train", "test")
 
 
 def probe_indices(split: Split, size: int) -> Tensor:
@@ -28,22 +37,32 @@ def probe_path(run: Run, epoch: int, split: str) -> Path:
     return run.path / "features" / f"probe-epoch-{epoch:04d}-{split}.kdcache"
 
 
-def write_probe(run: Run, fabric: Fabric, dataset: Dataset, student: nn.Module, epoch: int) -> None:
-    """Extract the probe set from the student as it is after `epoch` epochs, if one is due then.
-
-    A probe that an interrupted run left half-written is begun again when the weights are no longer the same.
-    """
-    every = run.config.probe_every
-    if not every or (epoch % every and epoch != run.config.epochs):
+def write_probe(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner, epoch: int) -> None:
+    """Look at the probe set with the student as it is after `epoch` epochs, if a probe is due then."""
+    config = run.config
+    every = config.probe_every
+    if not every or (epoch % every and epoch != config.epochs):
         return
-    if fabric.is_global_zero:
-        for name in ("train", "test"):
-            split, path = dataset.split(name), probe_path(run, epoch, name)
-            identity = {"model": run.config.model.name, "run": run.name, "epoch": epoch}
-            identity["weights"] = models.weights_hash(student)
-            manifest = manifest_of(path)
-            if manifest is not None and manifest["identity"]["weights"] != identity["weights"]:
-                shutil.rmtree(path)
-            limit = probe_indices(split, run.config.probe_size)
-            extract_features(student, dataset, name, path, limit=limit, device=fabric.device, identity=identity)
+    # A compiled network does not see hooks that come and go.
+    with torch.compiler.set_stance("force_eager"):
+        if fabric.is_global_zero:
+            limits = {name: probe_indices(dataset.split(name), config.probe_size) for name in SPLITS}
+            if "cache" in config.probe:
+                for name, limit in limits.items():
+                    _write_cache(run, fabric.device, dataset, learner.student, epoch, name, limit)
+            if "cka" in config.probe:
+                write_cka(run, dataset, learner.student, learner.teachers, epoch, limits, fabric.device)
     fabric.barrier()
+
+
+def _write_cache(
+    run: Run, device: torch.device, dataset: Dataset, student: nn.Module, epoch: int, name: str, limit: Tensor
+) -> None:
+    """A probe that an interrupted run left half-written is begun again when the weights are no longer the same."""
+    path = probe_path(run, epoch, name)
+    identity = {"model": run.config.model.name, "run": run.name, "epoch": epoch}
+    identity["weights"] = models.weights_hash(student)
+    manifest = manifest_of(path)
+    if manifest is not None and manifest["identity"]["weights"] != identity["weights"]:
+        shutil.rmtree(path)
+    extract_features(student, dataset, name, path, limit=limit, device=device, identity=identity)

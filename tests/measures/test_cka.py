@@ -9,10 +9,11 @@ import torch
 import torch.multiprocessing as mp
 
 from kdscope import KDScopeError
-from kdscope.measures.cka import CKA, StreamedCKA, linear_cka, rbf_cka
+from kdscope.measures.cka import CKA, linear_cka, rbf_cka
 from kdscope.measures.hsic import Moments, Sums, biased_hsic, unbiased_hsic
 from kdscope.measures.layers import Layer, compare_layers
 from kdscope.measures.statistics import subsample_interval
+from kdscope.measures.streamed_cka import StreamedCKA
 
 
 def related(n, d1=12, d2=7, seed=0, offset=0.0):
