@@ -16,6 +16,7 @@ VERBS = {
     "extract": "Write what a network says of its images to a feature cache.",
     "cache": "List, describe, verify and clean feature caches.",
     "analyze": "Measure from caches: tables and figures with intervals and controls.",
+    "figures": "Draw the figures of an analysis again, from its table alone.",
     "doctor": "Say which numbers can be trusted, on your own networks and images.",
     "demo": "Train, extract, analyse and draw on the embedded digits.",
 }

@@ -3,6 +3,7 @@
 `FIGURES` finds who draws each analysis by itself, in this package and under the entry-point group `kdscope.figures`.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from kdscope.registry import Registry
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FIGURES: Registry = Registry("figure", "kdscope.figures", "kdscope.figures")
 
@@ -25,17 +27,28 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path) -> list[Path]:
         The files, each whole or not at all; none where no figures are known for the table's analysis.
 
     Raises:
-        KDScopeError: a file that is no table of an analysis.
+        KDScopeError: a file that is no table of an analysis, or lacks a column that its figures need.
     """
     from kdscope.figures.style import read_table, remove, save
 
+    where = table if isinstance(table, str | Path) else "the table"
     table, out = read_table(table), Path(out)
     written: list[Path] = []
     for name in table["analysis"].unique():
         if name in FIGURES:
-            for stem, figure in FIGURES[name](table[table["analysis"] == name]):
+            for stem, figure in _figures(name, table[table["analysis"] == name], where):
                 if figure is None:
                     remove(out, stem)
                 else:
                     written += save(figure, out, stem)
     return written
+
+
+def _figures(name: str, rows: "pd.DataFrame", where: str | Path) -> "Iterator[tuple[str, Figure | None]]":
+    """One after the other, as they are drawn: each is saved while the style that it was made in still holds."""
+    from kdscope.errors import KDScopeError
+
+    try:
+        yield from FIGURES[name](rows)
+    except KeyError as error:
+        raise KDScopeError(f"{where}: the figures of {name} need {error.args[0]!r}, which is not there") from error

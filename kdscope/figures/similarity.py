@@ -124,8 +124,9 @@ def _matrices(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _heat_map(axes: Axes, matrix: pd.DataFrame, limits: tuple[float, float], side: float):
     down, across = (list(dict.fromkeys(matrix[name])) for name in ("layer_a", "layer_b"))
-    cells = matrix.set_index(["layer_a", "layer_b"])
-    values = np.array([[cells.loc[(a, b), "value"] for b in across] for a in down])
+    places = pd.MultiIndex.from_product([down, across])
+    cells = matrix.set_index(["layer_a", "layer_b"])[["value", "ci_low", "ci_high"]].reindex(places)
+    values = cells["value"].to_numpy().reshape(len(down), len(across))
     palette = colormaps["viridis"].with_extremes(bad="0.85")
     image = axes.imshow(values, cmap=palette, vmin=limits[0], vmax=limits[1], aspect="auto")
     size = min(7.0, 0.4 * 72 * (side - 0.35) / max(len(across), len(down)))

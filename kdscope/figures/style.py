@@ -155,7 +155,16 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     needed = ("analysis", "measure", "a", "b", "split", "value", "ci_low", "ci_high", "floor", "ceiling")
     absent = [name for name in needed if name not in table.columns]
     if absent:
-        raise KDScopeError(f"{where} is not the table of an analysis: it has no column {absent[0]!r}")
+        raise KDScopeError(
+            f"{where} is not the table of an analysis: it has no column {absent[0]!r}; `kdscope analyze NAME` writes one"
+        )
+    for name in ("value", "ci_low", "ci_high", "floor", "ceiling"):
+        if not pd.api.types.is_numeric_dtype(table[name]):
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            bad = table.index[numbers.isna() & table[name].notna()]
+            if len(bad):
+                raise KDScopeError(f"{where}, row {bad[0] + 2}: {name} is {table.loc[bad[0], name]!r}, not a number")
+            table = table.assign(**{name: numbers})
     return table
 
 
