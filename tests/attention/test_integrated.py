@@ -156,27 +156,29 @@ def test_the_gauge_moves_the_map_of_the_raw_logit_alone(net):
         assert likeness(target) > 0.9995
 
 
-def test_the_gauge_by_a_vector_like_a_row_of_the_head_on_an_untrained_resnet18():
-    """0.637 is known of one such pair; others, of other seeds and image sizes, lie at 0.59 to 0.68."""
+def test_the_gauge_by_vectors_like_the_rows_of_the_head_of_an_untrained_resnet18():
+    """0.637 is known of one such pair; it depends on the draw, and that is about the mean over several."""
     torch.manual_seed(0)
     plain = torchvision.models.resnet18(weights=None).eval()
-    other = copy.deepcopy(plain)
-    with torch.no_grad():
-        other.fc.weight += (2 * torch.rand(512) - 1) / 512**0.5  # as the rows of the head are drawn
-    images = torch.randn(3, 3, 64, 64)
+    images = torch.randn(2, 3, 64, 64)
     classes = plain(images).argmax(1)
 
-    def likeness(target):
-        a, b = (
-            integrated_gradients(n, images, classes, torch.zeros_like(images), target=target, steps=8, most=8).values
-            for n in (plain, other)
-        )
-        return np.mean([spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b, strict=True)])
+    def maps(network, target):
+        start = torch.zeros_like(images)
+        return integrated_gradients(network, images, classes, start, target=target, steps=4, most=4).values.flatten(1)
 
-    assert torch.allclose(plain(images).softmax(1), other(images).softmax(1), atol=1e-7)
+    def likeness(gauge, target):
+        other = copy.deepcopy(plain)
+        with torch.no_grad():
+            other.fc.weight += gauge
+        assert torch.allclose(plain(images).softmax(1), other(images).softmax(1), atol=1e-7)
+        pairs = zip(maps(plain, target), maps(other, target), strict=True)
+        return np.mean([spearmanr(x, y).statistic for x, y in pairs])
+
+    gauges = (2 * torch.rand(6, 512) - 1) / 512**0.5  # as the rows of the head are drawn
     with pytest.warns(UserWarning, match="no property"):
-        assert likeness("raw-logit") == pytest.approx(0.637, abs=0.05)
-    assert likeness("centred-logit") > 0.99999
+        assert np.mean([likeness(gauge, "raw-logit") for gauge in gauges]) == pytest.approx(0.637, abs=0.04)
+    assert likeness(gauges[0], "centred-logit") > 0.99999
 
 
 def test_expected_gradients_are_the_mean_over_baselines(net):
