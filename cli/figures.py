@@ -28,8 +28,9 @@ def figures(table: Path, out: Path | None) -> None:
     written = draw(table, table.parent if out is None else out)
     if not written:
         named = ", ".join(map(repr, read_table(table)["analysis"].unique()))
-        said = f"no figures are known for analysis {named}; known are {', '.join(FIGURES)}" if named else "it has no rows"
-        raise KDScopeError(f"{table}: {said}")
+        if not named:
+            raise KDScopeError(f"{table} has no rows")
+        raise KDScopeError(f"{table}: no figures are known for analysis {named}; known are {', '.join(FIGURES)}")
     for path in written:
         click.echo(path)
 

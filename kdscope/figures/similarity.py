@@ -9,7 +9,6 @@
 import math
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes

@@ -156,7 +156,7 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     absent = [name for name in needed if name not in table.columns]
     if absent:
         raise KDScopeError(
-            f"{where} is not the table of an analysis: it has no column {absent[0]!r}; `kdscope analyze NAME` writes one"
+            f"{where} is not the table of an analysis (`kdscope analyze NAME`): it has no column {absent[0]!r}"
         )
     for name in ("value", "ci_low", "ci_high", "floor", "ceiling"):
         if not pd.api.types.is_numeric_dtype(table[name]):
