@@ -17,7 +17,7 @@ from kdscope.features.extract import default_layers
 from kdscope.features.hooks import Capture, unwrap
 from kdscope.features.maps import MapProducer
 from kdscope.models import classifier
-from kdscope.models.structure import evaluating
+from kdscope.models.watch import evaluating
 
 IMAGES = 32
 FEW = 4  # images whose every activation, or gradient, is held

@@ -16,7 +16,7 @@ from torch import nn
 from kdscope.errors import KDScopeError
 from kdscope.files import digest, read_json, write_json
 from kdscope.models import profile, weights_hash
-from kdscope.models.structure import evaluating
+from kdscope.models.watch import evaluating
 
 BATCHES = (1, 128)
 REPEATS = {1: 30, 128: 6}

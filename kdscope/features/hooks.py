@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
-from kdscope.features.select import ALL_CALLS, PENULTIMATE, select, split_call
+from kdscope.features.select import ALL_CALLS, INPUT, PENULTIMATE, select, split_call
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -23,8 +23,8 @@ class Capture:
     Args:
         model: any network from images [B, 3, H, W] to logits [B, C]; DDP, Fabric and compiled ones are looked into.
         patterns: which layers (`kdscope.features.select`). A plain name is the module's last call of a forward pass,
-            `name#0` its first, `name#*` all; `penultimate` is the input of the classifier. What a glob or a class
-            matches but does not run, or not so often, is left out.
+            `name#0` its first, `name#*` all; `<name` is what enters the module, and `penultimate` what enters the
+            classifier. What a glob or a class matches but does not run, or not so often, is left out.
         detach: cut the caught maps from the graph. Otherwise the gradient flows through them.
         reduce: applied to each map as it is caught, so that a large one need not be kept.
 
@@ -61,13 +61,17 @@ class Capture:
         network = unwrap(self.model)
         modules = dict(network.named_modules(remove_duplicate=False))
         for name, calls in wanted.items():
+            module = name.removeprefix(INPUT)
+            before = module != name
             if name == PENULTIMATE and name not in modules:
                 from kdscope.models import classifier
 
-                head = modules[classifier(network)]
-                self._handles.append(head.register_forward_pre_hook(self._before(calls)))
+                module, before = classifier(network), True
+            if before:
+                hook = self._before(name, calls)
+                self._handles.append(modules[module].register_forward_pre_hook(hook, with_kwargs=True))
             else:
-                self._handles.append(modules[name].register_forward_hook(self._after(name, calls)))
+                self._handles.append(modules[module].register_forward_hook(self._after(name, calls)))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,9 +103,9 @@ class Capture:
 
         return hook
 
-    def _before(self, calls: set[str | None]) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            self._catch(PENULTIMATE, calls, inputs)
+    def _before(self, name: str, calls: set[str | None]) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+            self._catch(name, calls, inputs or tuple(options.values()))
 
         return hook
 

@@ -8,10 +8,12 @@
 | `@relu`              | every module of that class, whatever its case; `@*norm*` works too                  |
 | `conv1#0`, `@relu#1` | the first, the second call of a module that is called more than once in one forward |
 | `@relu#*`            | every call, each under its own number                                               |
-| `!*.downsample.*`    | leaves out what it matches                                                          |
-| `penultimate`        | the vector that enters the classifier                                               |
+| `<relu`, `<@relu#1`  | what enters the module, cloned before it runs: in place or not, it does no harm     |
+| `!*.downsample.*`    | leaves out what it matches, and what enters it; `!<NAME` only what enters it        |
+| `penultimate`        | the vector that enters the classifier: the word for `<CLASSIFIER`                   |
 
-A plain name stands for the module's only call, or for its last when it has several.
+A plain name stands for the module's only call, or for its last when it has several. The output of a module is the first
+element if it is a tuple; the input is its first argument.
 """
 
 import fnmatch
@@ -25,7 +27,8 @@ from kdscope.errors import KDScopeError, nearest
 
 PENULTIMATE = "penultimate"
 ALL_CALLS = "*"
-Point = tuple[str, str | None]  # a module and a call of it
+INPUT = "<"
+Point = tuple[str, str | None]  # a module, after `<` if its input is meant, and a call of it
 
 
 class Layer(NamedTuple):
@@ -44,7 +47,7 @@ def select(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         patterns: patterns of the grammar above; no pattern chooses nothing, exclusions alone choose from everything.
 
     Returns:
-        Names: `name`, `name#call`, `name#*`, or `penultimate`.
+        Names: `name`, `name#call` or `name#*`, each with `<` before it for an input; or `penultimate`.
 
     Raises:
         KDScopeError: if a pattern (not an exclusion) matches nothing, with the nearest names; or is malformed.
@@ -54,11 +57,14 @@ def select(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     ['1', '2.0', '2.1']
     >>> select(net, ["2.{0,1}", "!@relu", "0#0"])
     ['0#0', '2.0']
+    >>> select(net, ["2", "<2.1", "<2"])
+    ['<2', '2', '<2.1']
     """
     if isinstance(patterns, str):
         patterns = [patterns]
     names = _names(model, PENULTIMATE in {pattern.lstrip("!") for pattern in patterns})
     order = {name: position for position, name in enumerate(names)}
+    order.update({f"{INPUT}{name}": position - 0.5 for name, position in order.items()})
     chosen: dict[Point, None] = {}
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     for pattern in wanted if wanted or not patterns else ["*"]:
@@ -71,6 +77,8 @@ def select(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         if pattern.startswith("!"):
             body, call = _parse(pattern[1:])
             out = set(_match(names, body))
+            if not body.startswith(INPUT):
+                out |= {f"{INPUT}{name}" for name in out}
             chosen = {point: None for point in chosen if point[0] not in out or call not in (None, point[1])}
     if patterns and not chosen:
         raise KDScopeError(f"nothing is left of the layers {', '.join(wanted) or '*'} after the exclusions")
@@ -88,7 +96,7 @@ def listing(model: nn.Module, patterns: Sequence[str] = ("*",)) -> list[Layer]:
     names = _names(model, PENULTIMATE in layers)
     rows = []
     for layer in layers:
-        module = names[split_call(layer)[0]]
+        module = names[split_call(layer)[0].removeprefix(INPUT)]
         rows.append(Layer(layer, type(module).__name__, sum(weight.numel() for weight in module.parameters())))
     return rows
 
@@ -96,8 +104,8 @@ def listing(model: nn.Module, patterns: Sequence[str] = ("*",)) -> list[Layer]:
 def split_call(layer: str) -> Point:
     """`name#call` as the name and the call: a number, `*`, or None for a plain name.
 
-    >>> split_call("layer1.0.relu#1"), split_call("layer1")
-    (('layer1.0.relu', '1'), ('layer1', None))
+    >>> split_call("layer1.0.relu#1"), split_call("<layer1")
+    (('layer1.0.relu', '1'), ('<layer1', None))
     """
     name, mark, call = layer.partition("#")
     return name, call if mark else None
@@ -121,9 +129,10 @@ def _names(model: nn.Module, penultimate: bool) -> dict[str, nn.Module]:
 
 def _parse(pattern: str) -> Point:
     body, call = split_call(pattern)
-    if not body or (call is not None and call != ALL_CALLS and not call.isdecimal()):
+    name = body.removeprefix(INPUT)
+    if not name or name.startswith(INPUT) or (call is not None and call != ALL_CALLS and not call.isdecimal()):
         raise KDScopeError(
-            f"{pattern!r} is not a layer pattern; write NAME, NAME#CALL (a number or *), @CLASS or !PATTERN"
+            f"{pattern!r} is not a layer pattern; write NAME, NAME#CALL (a number or *), @CLASS, <INPUT or !PATTERN"
         )
     if body.count("{") != body.count("}"):
         raise KDScopeError(f"the layer pattern {pattern!r} has a brace without its partner")
@@ -131,6 +140,8 @@ def _parse(pattern: str) -> Point:
 
 
 def _match(names: dict[str, nn.Module], body: str) -> list[str]:
+    if body.startswith(INPUT):
+        return [f"{INPUT}{name}" for name in _match(names, body[1:]) if name != PENULTIMATE]
     kinds = body.startswith("@")
     globs = [re.compile(fnmatch.translate(glob.lower() if kinds else glob)) for glob in _alternatives(body.lstrip("@"))]
     if kinds:
@@ -151,10 +162,11 @@ def _alternatives(body: str) -> list[str]:
 
 def _each_module_once(points: list[Point], names: dict[str, nn.Module]) -> list[Point]:
     """A module that stands in two places under two names is caught once, under the first chosen."""
-    seen: set[tuple[bool, int, str | None]] = set()
+    seen: set[tuple[str, int, str | None]] = set()
     once = []
     for name, call in points:
-        identity = (name == PENULTIMATE, id(names[name]), call)
+        end = name if name == PENULTIMATE else name[:1] if name.startswith(INPUT) else ""
+        identity = (end, id(names[name.removeprefix(INPUT)]), call)
         if identity not in seen:
             seen.add(identity)
             once.append((name, call))
@@ -162,9 +174,10 @@ def _each_module_once(points: list[Point], names: dict[str, nn.Module]) -> list[
 
 
 def _nothing(names: dict[str, nn.Module], pattern: str, body: str) -> KDScopeError:
-    if body.startswith("@"):
+    mark, name = (INPUT, body[1:]) if body.startswith(INPUT) else ("", body)
+    if name.startswith("@"):
         kinds = {f"@{type(module).__name__.lower()}" for module in names.values()}
-        return KDScopeError(
-            f"no module is of the class {pattern!r}; nearest: {', '.join(nearest(body.lower(), kinds))}"
-        )
-    return KDScopeError(f"no layer matches {pattern!r}; nearest: {', '.join(nearest(body, names))}")
+        near = ", ".join(f"{mark}{kind}" for kind in nearest(name.lower(), kinds))
+        return KDScopeError(f"no module is of the class {pattern!r}; nearest: {near}")
+    near = ", ".join(f"{mark}{known}" for known in nearest(name, names))
+    return KDScopeError(f"no layer matches {pattern!r}; nearest: {near}")

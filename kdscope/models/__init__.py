@@ -1,6 +1,7 @@
 """Teachers and students: plain modules, images [B, 3, H, W] in, logits [B, C] out; features come from forward hooks."""
 
 from kdscope.models.cost import Profile, profile
+from kdscope.models.layers import blocks, preactivations
 from kdscope.models.structure import classifier, stages
 from kdscope.models.weights import load_weights, save_weights, weights_hash
 from kdscope.models.zoo import MODELS, build, names
@@ -8,10 +9,12 @@ from kdscope.models.zoo import MODELS, build, names
 __all__ = [
     "MODELS",
     "Profile",
+    "blocks",
     "build",
     "classifier",
     "load_weights",
     "names",
+    "preactivations",
     "profile",
     "save_weights",
     "stages",

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdscope.errors import KDScopeError
-from kdscope.models.structure import evaluating
+from kdscope.models.watch import evaluating
 
 
 @dataclass(frozen=True)

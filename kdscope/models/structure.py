@@ -1,17 +1,11 @@
 """Where the stage maps and the classifier of a network are: what it says of itself, or what one image shows."""
 
-import contextlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdscope.errors import KDScopeError
-
-SIZES = (64, 32, 224)  # pixels: images that are tried on a network whose image size is not known
+from kdscope.models.watch import Step, watch
 
 
 def stages(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
@@ -39,7 +33,7 @@ def stages(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
     named = getattr(model, "stage_names", None)
     if named is not None:
         return tuple(named)
-    steps = _watch(model, image_size)
+    steps = _once(model, image_size)
     found = _by_resolution(steps)
     blocks = [step for step in found if step.has_parts]
     tokens = any(step.has_parts and isinstance(step.output, Tensor) and step.output.dim() == 3 for step in steps)
@@ -69,78 +63,23 @@ def classifier(model: nn.Module, image_size: int | None = None) -> str:
     if len(linear) == 1:
         return linear[0]
     try:
-        worked = [step.name for step in _watch(model, image_size) if step.name in linear]
+        worked = [step.name for step in _once(model, image_size) if step.name in linear]
     except KDScopeError:
         worked = []
     return (worked or linear)[-1]
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients; afterwards each of its modules is in the mode in which it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One module's work on the image, in the order in which modules finish: parts before the whole."""
-
-    name: str
-    module: nn.Module
-    output: Any
-
-    @property
-    def has_parts(self) -> bool:
-        return next(self.module.children(), None) is not None
-
-    @property
-    def depth(self) -> int:
-        return self.name.count(".")
-
-
-def _watch(model: nn.Module, image_size: int | None) -> list[_Step]:
+def _once(model: nn.Module, image_size: int | None) -> list[Step]:
     """What the modules that run exactly once did with one black image."""
-    steps: list[_Step] = []
-    sizes = (image_size,) if image_size else SIZES
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    handles = [
-        module.register_forward_hook(lambda module, _, output, name=name: steps.append(_Step(name, module, output)))
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
-        with evaluating(model):
-            for size in sizes:
-                steps.clear()
-                try:
-                    model(torch.zeros(1, 3, size, size, device=like.device, dtype=like.dtype))
-                    break
-                except Exception as error:  # a network that is not ours fails in its own way
-                    reason = error
-            else:
-                tried = ", ".join(map(str, sizes))
-                raise KDScopeError(
-                    f"this {type(model).__name__} takes no image [1, 3, H, H] of {tried} pixels "
-                    f"({type(reason).__name__}: {' '.join(str(reason).split())[:200]})"
-                ) from reason
-    finally:
-        for handle in handles:
-            handle.remove()
+    steps = watch(model, image_size)
     calls = Counter(step.name for step in steps)
     return [step for step in steps if calls[step.name] == 1]
 
 
-def _by_resolution(steps: list[_Step]) -> list[_Step]:
+def _by_resolution(steps: list[Step]) -> list[Step]:
     """For each resolution, as long as it shrinks, the step that stands for it."""
     pooled = {id(step.output) for step in steps if "pool" in type(step.module).__name__.lower()}
-    best: dict[int, _Step] = {}
+    best: dict[int, Step] = {}
     for step in steps:
         output = step.output
         if not isinstance(output, Tensor) or output.dim() != 4 or id(output) in pooled or "stem" in step.name.lower():

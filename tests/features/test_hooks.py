@@ -64,8 +64,40 @@ def test_a_module_that_runs_twice(images):
             assert list(capture(images).maps) == ["relu#0", "relu#1"]
 
 
+def test_what_enters_a_module_is_cloned_before_an_operation_in_place(images):
+    """`relu` works in place and runs twice: what entered each call is kept, with both signs."""
+    net = Twice()
+    del net.unused
+    with Capture(net, ["<relu", "<relu#*", "<fc", "penultimate"]) as capture:
+        features = capture(images.clone())
+    assert list(features.maps) == ["<relu", "<relu#0", "<relu#1", "penultimate", "<fc"]
+    assert torch.equal(features["<relu#0"], images)
+    torch.testing.assert_close(features["<relu#1"], images.relu() - 0.5)
+    assert torch.equal(features["<relu"], features["<relu#1"])
+    assert torch.equal(features["<fc"], features["penultimate"])
+    assert hooks_of(net) == 0
+
+
+def test_the_input_of_a_module_that_is_called_by_keyword():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(input=x + 1)
+
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    with Capture(Keyword(), ["<fc"]) as capture:
+        assert torch.equal(capture(x)["<fc"], x + 1)
+
+
 def test_layers_that_do_not_run_are_named(images):
     net = Twice()
+    with Capture(net, ["<relu#2"]) as capture, pytest.raises(KDScopeError, match=r"'<relu' runs 2 times, #0 to #1"):
+        capture(images)
+    with Capture(net, ["<unused"]) as capture, pytest.raises(KDScopeError, match="'<unused' does not run"):
+        capture(images)
     with Capture(net, ["relu#2"]) as capture, pytest.raises(KDScopeError, match=r"'relu' runs 2 times, #0 to #1"):
         capture(images)
     with Capture(net, ["unused"]) as capture, pytest.raises(KDScopeError, match="'unused' does not run"):
@@ -82,14 +114,16 @@ def test_a_glob_leaves_out_what_does_not_run(images):
         capture(images)
 
 
-@pytest.mark.parametrize("patterns", [["conv"], ["bn", "penultimate"], ["@conv2d"]])
+@pytest.mark.parametrize("patterns", [["conv"], ["bn", "penultimate"], ["@conv2d"], ["<relu"], ["<bn"]])
 def test_the_gradient_flows_through_what_was_caught(net, images, patterns):
     with Capture(net.train(), patterns) as capture:
         value = next(iter(capture(images).maps.values()))
         value.square().sum().backward()
     gradient = net.conv.weight.grad.clone()
     net.zero_grad()
-    inner = {"conv": net.conv(images), "bn": net.bn(net.conv(images))}["bn" if "bn" in patterns else "conv"]
+    inner = {"conv": net.conv(images), "bn": net.bn(net.conv(images))}[
+        "bn" if patterns[0] in ("bn", "<relu") else "conv"
+    ]
     inner.square().sum().backward()
     torch.testing.assert_close(gradient, net.conv.weight.grad)
 

@@ -39,6 +39,11 @@ def tree():
         (["fc", "conv1", "layer1"], ["conv1", "layer1", "fc"]),
         (["penultimate", "fc"], ["penultimate", "fc"]),
         (["!blocks*", "!layer*"], ["conv1", "fc"]),
+        (["<layer2.relu", "layer2.relu", "<layer2"], ["<layer2", "<layer2.relu", "layer2.relu"]),
+        (["<@relu#0", "<layer?"], ["<layer1", "<layer1.1#0", "<layer2", "<layer2.relu#0"]),
+        (["<fc#*", "penultimate"], ["penultimate", "<fc#*"]),
+        (["<layer1", "layer1", "<fc", "!layer*"], ["<fc"]),
+        (["<layer1", "layer1", "!<layer*"], ["layer1"]),
         ([], []),
     ],
 )
@@ -55,6 +60,11 @@ def test_grammar(tree, patterns, chosen):
         ("conv1#x", "is not a layer pattern"),
         ("#1", "is not a layer pattern"),
         ("blocks.{1,2", "brace"),
+        ("<layer3", "no layer matches '<layer3'; nearest: <layer2, <layer1"),
+        ("<@relo", "nearest: <@relu"),
+        ("<", "is not a layer pattern"),
+        ("<<fc", "is not a layer pattern"),
+        ("<penultimate", "no layer matches"),
     ],
 )
 def test_what_matches_nothing_names_what_is_near(tree, pattern, hint):
@@ -71,6 +81,7 @@ def test_a_shared_module_is_chosen_once():
     relu = nn.ReLU()
     assert select(nn.ModuleDict({"a": relu, "b": relu}), ["@relu"]) == ["a"]
     assert select(nn.ModuleDict({"a": relu, "b": relu}), ["b"]) == ["b"]
+    assert select(nn.ModuleDict({"a": relu, "b": relu}), ["<b", "<a", "b"]) == ["<a", "b"]
 
 
 def test_stages_of_a_network_come_in_their_order():
@@ -82,6 +93,7 @@ def test_listing_counts_parameters(tree):
     rows = {row.name: (row.kind, row.parameters) for row in listing(tree)}
     assert rows["conv1"] == ("Conv2d", 16)
     assert rows["layer1"] == ("Sequential", 20)
+    assert listing(tree, ["<fc"]) == [("<fc", "Linear", 10)]
     assert len(rows) == len([name for name, _ in tree.named_modules() if name])
 
 
