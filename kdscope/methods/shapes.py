@@ -4,6 +4,11 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 
+def exact(features: Tensor) -> Tensor:
+    """Features in float32 where they are of a smaller type; float64 stays float64, so that losses can be checked."""
+    return features.float() if features.dtype.itemsize < 4 else features
+
+
 def to_grid(feature_map: Tensor, grid: tuple[int, int]) -> Tensor:
     """A map [B, C, H, W] averaged to `grid` (h, w); one that is there already is returned as it is."""
     return feature_map if tuple(feature_map.shape[2:]) == tuple(grid) else adaptive_avg_pool2d(feature_map, grid)
