@@ -32,7 +32,10 @@ EXAMPLES = """\b
 @click.option(
     "--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable."
 )
-@click.option("--method", help="none, kd, at, or a sum such as kd+at.")
+@click.option("--method", help="none, kd, at, ... (kdscope list methods), or a sum such as kd+at.")
+@click.option("--peer", "peers", multiple=True, help="Network that learns beside the student (dml); repeatable.")
+@click.option("--assistant", "assistants", multiple=True, help="Teacher assistant (takd), largest first; repeatable.")
+@click.option("--generations", type=int, help="Times that a network is distilled into itself (born-again).")
 @click.option("--ensemble", help="Several teachers: mean-probability, mean-logit or mean-loss.")
 @click.option("--epochs", type=int, help="Times through the training part [30].")
 @click.option("--seed", type=int, help="Of weights, order and augmentation [0].")

@@ -41,6 +41,8 @@ def settings(
     overrides: dict[str, Any] = {}
     for key, value in options.items():
         nested = value
+        if key in ("peers", "assistants"):
+            nested = [{"name": network} if isinstance(network, str) else network for network in value]
         place = key if isinstance(value, Mapping) else SHORT.get(key, key)  # data={...} is the whole group
         for part in reversed(place.split(".")):
             nested = {part: nested}
@@ -69,8 +71,8 @@ def train(
         assignments: settings as text, such as "optim.lr=0.05"; the strongest.
         teachers: runs, run directories, "NAME@CHECKPOINT", or a library's name such as "torchvision:resnet50".
         options: settings by name: data, model, method, epochs, seed, augment, validation, batch_size, precision,
-            device, devices, compile, probe, probe_every, tensorboard, ensemble, download; or a whole group, such as
-            optim={"lr": 0.05}.
+            device, devices, compile, probe, probe_every, probe_maps, tensorboard, ensemble, download; or a whole group,
+            such as optim={"lr": 0.05}.
 
     Returns:
         The finished run.

@@ -155,6 +155,11 @@ class Config(Settings):
     method: str = "none"
     terms: dict[str, dict[str, Any]] = {}  # weight and settings of each loss term, over those of the method
     ensemble: Literal["mean-probability", "mean-logit", "mean-loss"] = "mean-probability"
+    gradients: str | None = None  # how those of labels and teacher are combined; None: as the method says
+    peers: tuple[NetworkSettings, ...] = ()  # networks that learn together with the student
+    chain: Literal["none", "assistants", "generations"] | None = None  # trainings before this one; None: by the method
+    assistants: tuple[NetworkSettings, ...] = ()  # between the teacher and the student, largest first
+    generations: int = Field(1, ge=1)  # distilled ones of the same network, this run the last of them
     optim: OptimSettings = OptimSettings()
     epochs: int = Field(30, ge=1)
     seed: int = Field(0, ge=0, lt=2**32)
@@ -165,6 +170,7 @@ class Config(Settings):
     probe: Literal["cache", "cka", "cache+cka"] = "cache"  # feature caches of the probe set, CKA with the teachers
     probe_every: int = Field(0, ge=0)  # epochs between probes of a fixed set of images; 0: none
     probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set
+    probe_maps: tuple[Literal["maps", "causal"], ...] = ()  # of which kinds, if any, maps are kept at each probe, too
     checkpoint_every: int = Field(0, ge=0)  # steps between checkpoints inside an epoch; 0: at its end alone
     tensorboard: bool = False
 

@@ -24,6 +24,7 @@ from kdscope import data, models
 from kdscope.config import Config, DataSettings, TeacherSettings, load_config, write_yaml
 from kdscope.errors import KDScopeError
 from kdscope.files import disk_error, read_json, write_json, write_text
+from kdscope.links import links
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,6 +36,10 @@ class Run:
     Args:
         path: the directory; it must hold a `config.yaml`.
 
+    Attributes:
+        recipe: its settings. config: the same, with the teachers that the student itself had: those of the recipe, or
+            where it is the last of a chain of trainings, the one before it.
+
     Raises:
         KDScopeError: no run there, or settings that are not valid.
     """
@@ -44,10 +49,20 @@ class Run:
         if not (self.path / "config.yaml").is_file():
             raise KDScopeError(f"{path} is not a run directory: it has no config.yaml")
         config = load_config(self.path / "config.yaml")
-        self.config = config.model_copy(update={"teachers": tuple(self._found(t) for t in config.teachers)})
+        self.recipe = config.model_copy(update={"teachers": tuple(self._found(t) for t in config.teachers)})
+        self.config = self.recipe.model_copy(update={"teachers": self._taught_by()})
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def _taught_by(self) -> "tuple[TeacherSettings, ...]":
+        """The networks that this run itself learns from: after a chain of trainings, the last link of that."""
+        before = links(self.recipe, self.path)
+        if not before:
+            return self.recipe.teachers
+        summary = before[-1][0] / "summary.json"
+        known = read_json(summary).get("weights_hash") if summary.is_file() else None
+        return (TeacherSettings(run=before[-1][0], weights_hash=known),)
 
     def _found(self, teacher: TeacherSettings) -> TeacherSettings:
         """A teacher's run that was moved together with this one, found where it now lies beside it.
@@ -146,6 +161,10 @@ class Run:
             image_size=self.dataset().image_size,
             **self.config.model.options,
         )
+        if self.config.terms:
+            from kdscope.methods.objective import changed
+
+            network = changed(network, self.config.terms)
         if trained:
             self._must_be_finished()
             models.load_weights(network, self.weights)

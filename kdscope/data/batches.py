@@ -73,6 +73,7 @@ class Batches:
         memory_budget: bytes; a split that needs more (with its margin) is streamed.
         workers: processes that read, when streaming; 0 reads in this one.
         channels_last: memory format of the images.
+        least: with `shuffle`, a ragged last batch with fewer images than this on a rank is left out.
 
     Raises:
         KDScopeError: unknown augmentation, a batch size that the ranks cannot share, an empty split.
@@ -100,6 +101,7 @@ class Batches:
         memory_budget: int = 4 * 2**30,
         workers: int = 2,
         channels_last: bool = False,
+        least: int = 1,
     ):
         if len(split) == 0:
             raise KDScopeError(f"split {split.name!r} has no images")
@@ -113,7 +115,7 @@ class Batches:
         self.mean, self.std = (statistics.mean, statistics.std) if isinstance(statistics, Dataset) else statistics
         self.augment: Augmentation = augmentation(augment)
         self.augment_name = augment
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.batch_size, self.rank, self.world_size, self.least = batch_size, rank, world_size, max(1, least)
         self.device = torch.device(device)
         self.workers = workers
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -129,7 +131,7 @@ class Batches:
         if not self.shuffle:
             return -(-len(self._run()) // self._step())
         whole, rest = divmod(len(self.split), self.batch_size)
-        return whole + (rest >= self.world_size)
+        return whole + (rest >= self.world_size * self.least)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch on this rank, from batch `start` on: the same ones whatever `start` is."""
@@ -171,7 +173,8 @@ class Batches:
             return list(torch.arange(run.start, run.stop).split(self._step())) if run else []
         parts = permutation(self.seed, epoch, len(self.split)).split(self.batch_size)
         shares = [len(part) // self.world_size for part in parts]
-        return [part[self.rank * n : (self.rank + 1) * n] for part, n in zip(parts, shares, strict=True) if n]
+        whole = zip(parts, shares, strict=True)
+        return [part[self.rank * n : (self.rank + 1) * n] for part, n in whole if n >= self.least]
 
     def _draw(self, index: Tensor, epoch: int) -> Parameters:
         return self.augment.draw(Chance(self.seed, epoch, index), self.height, self.width)

@@ -110,6 +110,18 @@ class Objective(nn.Module):
                 elif term.reads == "logits":
                     term.build(student, Ensemble.of(teachers, self.teacher_weights, self.ensemble))
 
+    def layers_in(self, phase: tuple[str, Phase] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """What must be hooked in the student and in each teacher during a phase, or in the main training."""
+        names = self.names if phase is None else (phase[0],)
+        each = [self.pairs[name] for name in names if name in self.pairs]
+        theirs = [_union(pairs[k][1] for pairs in each) for k in range(len(self.teacher_weights))]
+        return _union(pair[0] for pairs in each for pair in pairs), theirs
+
+    def asks_teachers_in(self, phase: tuple[str, Phase] | None) -> bool:
+        """Whether the teachers must run during a phase, or in the main training."""
+        names = self.names if phase is None else (phase[0],)
+        return any(self.terms[name][0].reads in ("logits", "features") for name in names)
+
     def learning(self, phase: tuple[str, Phase] | None) -> set[nn.Parameter]:
         """The objective's own parameters that learn in a phase, or in the main training."""
         names = self.names if phase is None else [phase[0]]

@@ -1,6 +1,6 @@
 """Everything that a stopped run needs to go on bit for bit, in one safetensors file; nothing is ever pickled.
 
-Tensors are named student.*, objective.*, optimizer.INDEX.*, sums and rng.*; the rest is JSON in the file's metadata.
+Tensors are named student.*, peers.*, objective.*, optimizer.INDEX.*, sums and rng; the rest is JSON in the metadata.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from kdscope.errors import KDScopeError
@@ -21,11 +21,16 @@ from kdscope.training.learner import Learner
 
 @dataclass
 class Progress:
-    """How far a run is: `step` batches into `epoch`, what it has measured, and the best epoch on validation so far."""
+    """How far a run is: `step` batches into `epoch` of `stage`, what it has measured, and the best epoch so far.
 
+    `rows` are those of the main training, `phase_rows` those of the phases before it; `best` is on validation.
+    """
+
+    stage: int = 0
     epoch: int = 0
     step: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    phase_rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
     seconds: float = 0.0
 
@@ -46,8 +51,7 @@ def save_checkpoint(
         rng: generator states of all ranks, uint8 [ranks, bytes].
         precision: state of a gradient scaler, empty without one.
     """
-    tensors = {f"student.{key}": value for key, value in learner.student.state_dict().items()}
-    tensors |= {f"objective.{key}": value for key, value in learner.objective.state_dict().items()}
+    tensors = {f"{name}.{key}": value for name, part in _modules(learner) for key, value in part.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items() if isinstance(value, Tensor)}
     tensors |= {"sums": sums, "rng": rng}
@@ -66,13 +70,30 @@ def load_checkpoint(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
             metadata = file.metadata() or {}
         progress = Progress(**json.loads(metadata["progress"]))
-        for name, module in (("student", learner.student), ("objective", learner.objective)):
+        for name, module in _modules(learner):
             module.load_state_dict(_below(tensors, f"{name}."))
         _load_optimizer(optimizer, _below(tensors, "optimizer."))
         return progress, tensors["sums"], tensors["rng"], json.loads(metadata["precision"])
     except (SafetensorError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise KDScopeError(f"checkpoint {path} cannot be read, or belongs to another run: {reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def load_progress(path: Path) -> Progress:
+    """How far the run of a checkpoint is: its stage must be known before its optimiser can be put back."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return Progress(**json.loads((file.metadata() or {})["progress"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _modules(learner: Learner) -> list[tuple[str, nn.Module]]:
+    return [("student", learner.student), ("peers", learner.peers), ("objective", learner.objective)]
+
+
+def _unreadable(path: Path, error: Exception) -> KDScopeError:
+    reason = str(error).splitlines()[0]
+    return KDScopeError(f"checkpoint {path} cannot be read, or belongs to another run: {reason}")
 
 
 def _load_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:

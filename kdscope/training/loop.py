@@ -4,19 +4,20 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 
 from kdscope import models
 from kdscope.config import Config
-from kdscope.data import Dataset, augmentation
+from kdscope.data import Dataset
 from kdscope.files import write_json
-from kdscope.methods import Objective, resolve
-from kdscope.run import Run, load_data, load_teacher, write_metrics
+from kdscope.links import links
+from kdscope.run import Run, write_metrics
+from kdscope.training.chain import complete
 from kdscope.training.checkpoint import Progress
 from kdscope.training.learner import Learner
 from kdscope.training.log import TrainingLog
 from kdscope.training.optim import learning_rate
+from kdscope.training.prepare import build_network, prepare
 from kdscope.training.probe import write_probe
 from kdscope.training.ranks import any_rank, check_shares, make_fabric
 from kdscope.training.session import Session, seed_epoch
@@ -26,7 +27,7 @@ SAVE_SECONDS = 120.0  # between checkpoints inside a long epoch
 
 
 def start(config: Config, out: str | Path) -> Run:
-    """Train `config` in a new run directory `out`.
+    """Train `config` in a new run directory `out`, after the trainings of its chain if it has one.
 
     Raises:
         KDScopeError: bad settings, networks that do not fit the data or each other, a directory that is taken, a full
@@ -37,11 +38,13 @@ def start(config: Config, out: str | Path) -> Run:
     fabric = make_fabric(config.device, config.devices, config.precision)
     if fabric.is_global_zero:
         Run.check_free(out)  # before the data are read, which can take long
-    config, dataset, learner = prepare(config)
-    if fabric.is_global_zero:
-        Run.create(out, config)
-    fabric.barrier()
-    return fit(Run(out), fabric, dataset, learner)
+    config = complete(config)
+    before = links(config, Path(out))
+    stand_in = None
+    if before:  # the last link is not trained yet: an untrained one shows whether everything fits
+        _, dataset, _ = prepare(before[0][1])
+        stand_in = [build_network(before[-1][1].model, dataset, begun=True)]
+    return _begin(prepare(config, teachers=stand_in), Path(out), fabric)
 
 
 def resume(path: str | Path) -> Run:
@@ -51,47 +54,27 @@ def resume(path: str | Path) -> Run:
         return run
     check_shares(run.config.data.batch_size, run.config.devices)
     fabric = make_fabric(run.config.device, run.config.devices, run.config.precision)
-    begun = (run.path / "checkpoints" / "last.safetensors").is_file()
-    _, dataset, learner = prepare(run.config, begun)
-    return fit(run, fabric, dataset, learner)
+    return fit(run, fabric)
 
 
-def prepare(config: Config, begun: bool = False) -> tuple[Config, Dataset, Learner]:
-    """Load the data and the teachers, build the student and the objective, and check that they fit.
-
-    A run that has `begun` has its student's weights in its checkpoint; those that it started from are not asked for.
-    Returns the config completed: every term with all its settings, every teacher with the hash of its weights.
-    """
-    terms = resolve(config.method, config.terms)
-    augmentation(config.data.augment)
-    dataset = load_data(config.data)
-    teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
-    if teachers:
-        hashes = [models.weights_hash(teacher) for teacher in teachers]
-        settings = [t.model_copy(update={"weights_hash": h}) for t, h in zip(config.teachers, hashes, strict=True)]
-        config = config.model_copy(update={"teachers": tuple(settings)})
-    config = config.model_copy(update={"terms": terms})
-
-    torch.manual_seed(config.seed)
-    network = config.model
-    student = models.build(
-        network.name,
-        dataset.num_classes,
-        image_size=dataset.image_size,
-        pretrained=network.pretrained and not begun,
-        **network.options,
-    )
-    if network.checkpoint is not None and not begun:
-        models.load_weights(student, network.checkpoint)
-    weights = [teacher.weight for teacher in config.teachers]
-    learner = Learner(student, Objective(terms, student, teachers, config.ensemble, weights), teachers)
-    learner.build(torch.zeros(2, 3, dataset.image_size, dataset.image_size))
-    return config, dataset, learner
+def _begin(prepared: tuple[Config, Dataset, Learner], out: Path, fabric: Fabric) -> Run:
+    config, dataset, learner = prepared
+    if fabric.is_global_zero:
+        Run.create(out, config)
+    fabric.barrier()
+    return fit(Run(out), fabric, dataset, learner)
 
 
-def fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
+def fit(run: Run, fabric: Fabric, dataset: Dataset | None = None, learner: Learner | None = None) -> Run:
     """Train from the run's last checkpoint, or from the start when there is none."""
     with run.locked() if fabric.is_global_zero else contextlib.nullcontext():
+        before = links(run.recipe, run.path)
+        for place, config in before:
+            _train_link(run, place, config, fabric)
+        if learner is None or before:
+            run = Run(run.path)  # which now knows its teacher's weights
+            begun = (run.path / "checkpoints" / "last.safetensors").is_file()
+            _, dataset, learner = prepare(run.config, begun)
         session = Session(run, fabric, dataset, learner)
         _train(session)
         if fabric.is_global_zero:
@@ -100,39 +83,74 @@ def fit(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner) -> Run:
     return run
 
 
+def _train_link(run: Run, place: Path, config: Config, fabric: Fabric) -> None:
+    """One of the trainings before the last, from where it was left."""
+    begun = (place / "config.yaml").is_file()
+    fabric.barrier()  # all ranks have looked before the first one writes
+    try:
+        if not begun:
+            _begin(prepare(config), place, fabric)
+        elif not Run(place).finished:
+            fit(Run(place), fabric)
+    except Interrupted as stop:
+        raise stop.inside(run.path) from None
+
+
 def _train(session: Session) -> None:
-    """The loop itself."""
-    run, fabric, config = session.run, session.fabric, session.run.config
-    batches, progress = session.batches, session.progress
+    """The loop itself: the stages, each its epochs, each its steps."""
+    run, fabric, config, progress = session.run, session.fabric, session.run.config, session.progress
     tensorboard = run.path / "tensorboard" if config.tensorboard else None
-    log = TrainingLog(run.name, session.total, show=fabric.is_global_zero, tensorboard=tensorboard)
-    with StopSignal() as stop, log, session.learner.capturing():
-        for epoch in range(progress.epoch, config.epochs):
-            if progress.step == 0:
-                seed_epoch(config.seed, epoch, fabric.global_rank)
-                write_probe(run, fabric, session.dataset, session.learner, epoch)
-            session.learner.train()
-            for batch in batches.epoch(epoch, start=progress.step):
-                done = epoch * len(batches) + progress.step
-                session.step(batch, learning_rate(done, session.total, config.optim))
-                log.step(done + 1, session.tally)
-
-                stopping = stop.agreed(fabric, progress.step)
-                if stopping or _due(session):
-                    session.save()
-                if stopping:
-                    raise Interrupted(run.path, epoch + 1, progress.step)
-
-            row = session.measure()
-            progress.epoch, progress.step = epoch + 1, 0
-            progress.rows.append(row)
-            keep_best(session, row)
-            session.tally.sums.zero_()
-            session.save()
-            if fabric.is_global_zero:
-                write_metrics(run.path / "metrics.csv", progress.rows)
-            log.epoch((epoch + 1) * len(batches), row)
+    steps = sum(stage.epochs for stage in session.stages) * len(session.batches)
+    log = TrainingLog(run.name, steps, show=fabric.is_global_zero, tensorboard=tensorboard)
+    with StopSignal() as stop, log:
+        for number in range(progress.stage, len(session.stages)):
+            if number != progress.stage:
+                session.enter(number)
+                session.save()
+            before = sum(stage.epochs for stage in session.stages[:number]) * len(session.batches)
+            with session.learner.capturing():
+                for epoch in range(progress.epoch, session.stage.epochs):
+                    _train_epoch(session, epoch, before, stop, log)
         write_probe(run, fabric, session.dataset, session.learner, config.epochs)
+
+
+def _train_epoch(session: Session, epoch: int, before: int, stop: StopSignal, log: TrainingLog) -> None:
+    """One epoch from where it was left; `before` is the number of steps of the stages that went before."""
+    run, fabric, stage = session.run, session.fabric, session.stage
+    batches, progress = session.batches, session.progress
+    if progress.step == 0:
+        seed_epoch(run.config.seed, stage.first + epoch, fabric.global_rank)
+        if stage.phase is None:
+            write_probe(run, fabric, session.dataset, session.learner, epoch)
+    session.learner.train()
+    session.begin_epoch(epoch)
+    for batch in batches.epoch(stage.first + epoch, start=progress.step):
+        done = epoch * len(batches) + progress.step
+        session.step(batch, learning_rate(done, session.total, stage.optim))
+        log.step(before + done + 1, session.tally)
+
+        stopping = stop.agreed(fabric, progress.step)
+        if stopping or _due(session):
+            session.save()
+        if stopping:
+            where = f"{stage.name}, epoch {epoch + 1}" if stage.name else f"epoch {epoch + 1}"
+            raise Interrupted(run.path, f"{where} after {progress.step} steps")
+
+    row = session.measure() if stage.phase is None else session.measure_phase()
+    progress.epoch, progress.step = epoch + 1, 0
+    if stage.phase is None:
+        progress.rows.append(row)
+        keep_best(session, row)
+    else:
+        progress.phase_rows.append(row)
+    session.tally.sums.zero_()
+    session.save()
+    if fabric.is_global_zero:
+        for rows, name in ((progress.rows, "metrics.csv"), (progress.phase_rows, "phases.csv")):
+            if rows:
+                write_metrics(run.path / name, rows)
+    if stage.phase is None:
+        log.epoch(before + (epoch + 1) * len(batches), row)
 
 
 def _due(session: Session) -> bool:
@@ -162,6 +180,8 @@ def finish(run: Run, learner: Learner, progress: Progress) -> None:
     models.save_weights(run.weights, learner.student, {"architecture": run.config.model.name, "epoch": str(chosen)})
     write_metrics(run.path / "metrics.csv", progress.rows)
     row = progress.rows[chosen - 1]
+    for k, peer in enumerate(learner.peers, 1):
+        models.save_weights(run.weights.with_name(f"peer-{k}.safetensors"), peer)
     parameters = sum(p.numel() for p in learner.student.parameters())
     summary = {
         "test_accuracy": row["test_accuracy"],
@@ -173,4 +193,9 @@ def finish(run: Run, learner: Learner, progress: Progress) -> None:
         "seconds": round(progress.seconds, 3),
         "weights_hash": models.weights_hash(learner.student),
     }
+    if learner.peers:
+        summary["peers"] = [
+            {"model": peer.name, "test_accuracy": progress.rows[-1][f"test_accuracy_peer_{k}"]}
+            for k, peer in enumerate(run.config.peers, 1)
+        ]
     write_json(run.path / "summary.json", summary)

@@ -43,13 +43,18 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto")
 
 def check_shares(batch_size: int, devices: int) -> None:
     """Raise, before any process is started, if the processes cannot have equal shares of a batch."""
-    local, nodes = _started_by(devices)
-    processes = local * nodes
-    if batch_size % processes:
-        near = max(1, round(batch_size / processes)) * processes
+    count = processes(devices)
+    if batch_size % count:
+        near = max(1, round(batch_size / count)) * count
         raise KDScopeError(
-            f"a batch of {batch_size} images cannot be shared equally by {processes} devices; try --batch-size {near}"
+            f"a batch of {batch_size} images cannot be shared equally by {count} devices; try --batch-size {near}"
         )
+
+
+def processes(devices: int) -> int:
+    """How many processes train together, over all nodes."""
+    local, nodes = _started_by(devices)
+    return local * nodes
 
 
 def _started_by(devices: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 from kdscope.data import Batch, Batches, Dataset
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
-from kdscope.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from kdscope.training.checkpoint import Progress, load_checkpoint, load_progress, save_checkpoint
 from kdscope.training.evaluate import count_right
+from kdscope.training.gradients import GRADIENTS
 from kdscope.training.learner import Learner
 from kdscope.training.optim import make_optimizer, set_learning_rate
+from kdscope.training.stages import stages_of
 from kdscope.training.tally import Tally
 
 
@@ -22,7 +25,8 @@ class Session:
     """What the loop works on, restored from the run's last checkpoint where there is one.
 
     Attributes:
-        batches: of the training part. total: steps of the whole run. progress: how far it is.
+        batches: of the training part. stages: the trainings that the run consists of. progress: how far it is.
+        stage: the training that is under way; `enter` goes to another. total: its steps.
     """
 
     def __init__(self, run: Run, fabric: Fabric, dataset: Dataset, learner: Learner):
@@ -33,53 +37,117 @@ class Session:
         ranks |= {"channels_last": fabric.device.type == "cuda"}
         self.batches = Batches(
             dataset.train, dataset, augment=settings.augment, batch_size=settings.batch_size, shuffle=True,
-            seed=run.config.seed, **ranks,
+            seed=run.config.seed, least=learner.objective.least_images, **ranks,
         )  # fmt: skip
         splits = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
         self.held_out = {split.name: Batches(split, dataset, batch_size=512, **ranks) for split in splits}
-        self.total = run.config.epochs * len(self.batches)
+        self.stages = stages_of(run.config, learner.objective.phases)
 
         if fabric.device.type == "cuda":
             learner.to(memory_format=torch.channels_last)
-        self.module = fabric.setup_module(learner)
-        self.optimizer = make_optimizer(learner.parameters(), run.config.optim)
-        self._stepping = fabric.setup_optimizers(self.optimizer)
         if run.config.compile:
             learner.compile_networks()
-        self.tally = Tally(learner.objective.names, learner.objective.weights, fabric.device)
         self.progress = Progress()
         self.checkpoint = run.path / "checkpoints" / "last.safetensors"
-        if self.checkpoint.is_file():
+        resumed = load_progress(self.checkpoint) if self.checkpoint.is_file() else None
+        self.enter(resumed.stage if resumed else 0)
+        if resumed:
             self._restore()
         self._began = time.monotonic() - self.progress.seconds
         self._saved = time.monotonic()
 
+    def enter(self, number: int) -> None:
+        """Begin stage `number`: what learns in it, with a fresh optimiser."""
+        self.stage = self.stages[number]
+        self.progress.stage, self.progress.epoch, self.progress.step = number, 0, 0
+        self.total = self.stage.epochs * len(self.batches)
+        learner, objective, main = self.learner, self.learner.objective, self.stage.phase is None
+        learner.enter(self.stage.phase)
+        self.module = self.fabric.setup_module(learner)
+        self.parameters = [p for p in learner.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.parameters, self.stage.optim)
+        self._stepping = self.fabric.setup_optimizers(self.optimizer)
+        self._weights = objective.weights if main else torch.ones(1, device=self.fabric.device)
+        self.tally = Tally(objective.names if main else [self.stage.name], self._weights, self.fabric.device)
+        rule = self.run.config.gradients or "sum"
+        self._rule = None if rule == "sum" or not main else GRADIENTS[rule]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Put the terms' weights to what they are in this epoch, after warm-up and annealing."""
+        objective = self.learner.objective
+        if self.stage.phase is None:
+            weights = objective.weights_at(epoch, self.stage.epochs)
+            self.tally.weights = weights
+            objective.weights.copy_(torch.tensor(weights))
+
     def step(self, batch: Batch, rate: float) -> None:
         """One step of the optimiser. Nothing is read back from the device."""
         set_learning_rate(self.optimizer, rate)
-        try:
-            values, right = self.module(batch.image, batch.label, batch.index)
-        except Exception as error:
-            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                reason = str(error).strip().splitlines()[0]
-                raise KDScopeError(f"--compile failed ({reason}); go on without it: --set compile=false") from error
-            raise
-        self.fabric.backward(self.learner.objective.weights @ values)
+        # Where some parameters have no gradient, or two, DDP cannot average them on the way: we do it afterwards.
+        ours = self._rule is not None or self.stage.phase is not None
+        with self.fabric.no_backward_sync(self.module, enabled=ours and self.fabric.world_size > 1):
+            try:
+                values, right = self.module(batch.image, batch.label, batch.index)
+            except Exception as error:
+                if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = str(error).strip().splitlines()[0]
+                    raise KDScopeError(f"--compile failed ({reason}); go on without it: --set compile=false") from error
+                raise
+            if self._rule is None:
+                self.fabric.backward(self._weights @ values)
+            else:
+                self._combine(values)
+        if ours and self._rule is None:
+            for parameter, gradient in zip(
+                self.parameters, self._averaged(p.grad for p in self.parameters), strict=True
+            ):
+                parameter.grad = gradient
         self._stepping.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.tally.add(values, right, len(batch.label), self.progress.step)
         self.progress.step += 1
 
+    def _combine(self, values: Tensor) -> None:
+        """Give each parameter the gradient that the rule makes of those of the task and of the transfer."""
+        task = torch.tensor(self.learner.objective.task, device=values.device)
+        both = []
+        for part in (task, ~task):
+            loss = (self._weights * part) @ values
+            found = torch.autograd.grad(loss, self.parameters, retain_graph=part is task, allow_unused=True)
+            both.append(self._averaged(found))
+        for parameter, gradient in zip(self.parameters, self._rule(*both, self.progress.epoch), strict=True):
+            parameter.grad = gradient
+
+    def _averaged(self, gradients: Iterable[Tensor | None]) -> list[Tensor | None]:
+        """The mean over all ranks of each gradient; which are None is the same on all."""
+        gradients = list(gradients)
+        if self.fabric.world_size > 1:
+            present = [g for g in gradients if g is not None]
+            flat = self.fabric.all_reduce(torch.cat([g.flatten() for g in present]), reduce_op="mean")
+            for gradient, mean in zip(present, flat.split([g.numel() for g in present]), strict=True):
+                gradient.copy_(mean.view_as(gradient))
+        return gradients
+
     def measure(self) -> dict[str, Any]:
         """The row of metrics.csv of the epoch that has ended."""
         epoch, fabric = self.progress.epoch + 1, self.fabric
-        _share_buffers(fabric, self.learner.student)
+        for network in (self.learner.student, *self.learner.peers):
+            _share_buffers(fabric, network)
         row = {"epoch": epoch, "step": epoch * len(self.batches), "lr": self.optimizer.param_groups[0]["lr"]}
         row |= self.tally.means(fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum"))
         for name, split in self.held_out.items():
             right, loss, images = fabric.all_reduce(count_right(self.learner.student, split), reduce_op="sum").tolist()
             row |= {f"{name}_accuracy": right / images, f"{name}_loss": loss / images}
+            for k, peer in enumerate(self.learner.peers, 1):
+                right, _, images = fabric.all_reduce(count_right(peer, split), reduce_op="sum").tolist()
+                row[f"{name}_accuracy_peer_{k}"] = right / images
         return row | {"seconds": round(self.seconds, 3)}
+
+    def measure_phase(self) -> dict[str, Any]:
+        """The row of phases.csv of the epoch of a phase that has ended."""
+        means = self.tally.means(self.fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum"))
+        row = {"phase": self.stage.name, "epoch": self.progress.epoch + 1, "loss": means["loss"]}
+        return row | {"lr": self.optimizer.param_groups[0]["lr"], "seconds": round(self.seconds, 3)}
 
     @property
     def seconds(self) -> float:
@@ -109,7 +177,8 @@ class Session:
         if self.fabric.is_global_zero:  # the sums of all ranks were saved as one
             self.tally.sums.copy_(sums)
         self.fabric.strategy.precision.load_state_dict(scaler)
-        at = f"epoch {self.progress.epoch + 1}, step {self.progress.step} of {len(self.batches)}"
+        where = f"{self.stage.name}, " if self.stage.name else ""
+        at = f"{where}epoch {self.progress.epoch + 1}, step {self.progress.step} of {len(self.batches)}"
         logging.getLogger("kdscope").info(f"going on with {self.run.name} from {at}")
         _set_rng(rng[min(self.fabric.global_rank, len(rng) - 1)])
 

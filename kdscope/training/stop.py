@@ -18,9 +18,13 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop and has been saved."""
 
-    def __init__(self, path: Path, epoch: int, step: int):
-        self.path = path
-        super().__init__(f"stopped in epoch {epoch} after {step} steps; go on with: kdscope train --resume {path}")
+    def __init__(self, path: Path, where: str):
+        self.path, self.where = path, where
+        super().__init__(f"stopped in {where}; go on with: kdscope train --resume {path}")
+
+    def inside(self, path: Path) -> "Interrupted":
+        """The same of the run at `path`, of whose chain this run is a link."""
+        return Interrupted(path, f"{self.path.name}, {self.where}")
 
 
 class StopSignal:
