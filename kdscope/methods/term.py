@@ -41,6 +41,12 @@ class Phase:
         return max(1, round(self.share * total)) if self.share > 0 else 0
 
 
+def check_share(term: str, share: float) -> None:
+    """Raise unless `share` of a run's epochs, the length of a phase of `term`, is a number in [0, 10]."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 10:
+        raise KDScopeError(f"term {term!r}: init_share is a share of the run's epochs such as 0.125, not {share!r}")
+
+
 @dataclass(frozen=True)
 class TrainingData:
     """What a term may know of the training part: the label of every image [N] (int64), and the number of classes."""
