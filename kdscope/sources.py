@@ -122,14 +122,16 @@ class Subject:
         device = resolve_device(self.device)
         return kept_efficiency(self.load, self.folder, self.prefix, self.dataset.image_size, device)
 
-    def probe_epochs(self, split: str = "test") -> list[int]:
+    def probe_epochs(self, split: str = "test", kind: str = "features") -> list[int]:
         """The epochs of which the run kept a probe of `split`: of train and of test, or none."""
-        paths = self.folder.glob(f"probe-epoch-*-{split}.kdcache") if self.folder and not self.prefix else []
+        end = "" if kind == "features" else f"-{kind}"
+        paths = self.folder.glob(f"probe-epoch-*-{split}{end}.kdcache") if self.folder and not self.prefix else []
         return sorted(int(path.name.split("-")[2]) for path in paths)
 
-    def probe(self, epoch: int, split: str) -> FeatureCache:
+    def probe(self, epoch: int, split: str, kind: str = "features") -> FeatureCache:
         """The probe set of `split` as this network saw it after `epoch` epochs."""
-        return FeatureCache(self.folder / f"probe-epoch-{epoch:04d}-{split}.kdcache")
+        end = "" if kind == "features" else f"-{kind}"
+        return FeatureCache(self.folder / f"probe-epoch-{epoch:04d}-{split}{end}.kdcache")
 
     def _path(self, split: str, view: str, kind: str, control: str = "") -> Path:
         end = "" if kind == "features" else f"-{kind}"
@@ -269,7 +271,8 @@ def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subj
 
 def _group(run: Run) -> str:
     """The same for runs whose settings differ in the seed alone (their teachers' seeds may differ with it)."""
-    settings = run.config.model_dump(mode="json", exclude={"seed", "device", "devices", "probe_every", "tensorboard"})
+    aside = {"seed", "device", "devices", "probe_every", "probe_maps", "tensorboard"}
+    settings = run.config.model_dump(mode="json", exclude=aside)
     settings["teachers"] = [_group(Run(t.run)) if t.run else t.model for t in run.config.teachers]
     return digest(json.loads(json.dumps(settings)))[:12]
 

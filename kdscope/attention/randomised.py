@@ -19,7 +19,7 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """
     other = copy.deepcopy(model).cpu()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would seed the GPU's as well
         for module in other.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
