@@ -14,7 +14,7 @@ import pandas as pd
 from kdscope.analyses.answers import Answers, ask, parties, splits_of, teacher_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, cast
-from kdscope.errors import unknown
+from kdscope.analyses.options import definitions
 from kdscope.measures import MEASURES
 from kdscope.measures.calibration import BINS, CalibrationMeasure, reliability
 from kdscope.measures.contingency import jackknife
@@ -70,14 +70,10 @@ def calibration(
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
     """
     roles = cast(subjects, teacher, baseline)
-    asked = definition.split(",") if isinstance(definition, str) else definition
-    known = {name for m in suitable(["labels"], family=FAMILY) for name in MEASURES[m].definitions}
-    for name in asked:
-        if name not in known:
-            raise unknown("definition", name, known, "analysis 'calibration'")
+    asked = definitions(definition, suitable(["labels"], family=FAMILY), "calibration")
     rows: list[dict[str, Any]] = []
     for part in splits_of(splits, roles):
-        for named in dict.fromkeys(["kdscope", *asked]):
+        for named in asked:
             rows += _of_split(roles, part, view, named, confidence, draws)
     table = tidy(rows, (*COLUMNS, "bin_confidence"))
     return Report(table, _short(table), (*roles.notes, *_verdicts(table)))

@@ -16,7 +16,8 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Pair, Party, cast, pairs
 from kdscope.analyses.compare import Finding, over_groups
 from kdscope.analyses.diversity_words import short, verdicts
-from kdscope.errors import KDScopeError, unknown
+from kdscope.analyses.options import definitions, texts
+from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.measures import MEASURES
 from kdscope.measures.agreement import expected_agreement
@@ -73,12 +74,8 @@ def diversity(
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
     """
     roles = cast(subjects, teacher, baseline)
-    asked = _texts(definition)
-    for name in asked:
-        if name not in MEASURES["affinity"].definitions:
-            raise unknown("definition", name, MEASURES["affinity"].definitions, "analysis 'diversity'")
-    asked = list(dict.fromkeys(["kdscope", *asked]))
-    shown = _texts(views)
+    asked = definitions(definition, ["affinity"], "diversity")
+    shown = texts(views)
     rows: list[dict[str, Any]] = []
     listed = {party.key: role for role, party in parties(roles)}
     notes = list(roles.notes)
@@ -99,11 +96,6 @@ def diversity(
         enter(_of_view(roles, "train", seen, ["view-diversity"], asked, confidence), "train", seen)
     table = tidy(rows, COLUMNS)
     return Report(table, short(table), (*notes, *verdicts(table, shown, "guo2024-code" in asked)))
-
-
-def _texts(given: Sequence[str] | str) -> list[str]:
-    parts = given.split(",") if isinstance(given, str) else given
-    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
 def _disagreements(roles: Cast, split: str, view: str, confidence: float) -> list[Finding]:
@@ -179,7 +171,7 @@ def _entropies(roles: Cast, split: str, view: str, confidence: float) -> Iterato
 
 
 def _of_view(
-    roles: Cast, split: str, shown: str, names: Sequence[str], definitions: Sequence[str], confidence: float
+    roles: Cast, split: str, shown: str, names: Sequence[str], asked: Sequence[str], confidence: float
 ) -> Iterator[Finding]:
     """Measures of the augmented beside the clean images, of each trained network that can be asked."""
     for role, party in parties(roles):
@@ -191,7 +183,7 @@ def _of_view(
         if not np.array_equal(clean.labels, seen.labels):
             raise KDScopeError(f"{clean.path} and {seen.path} are not of the same images: their labels differ")
         for name in names:
-            for definition in definitions if name == "affinity" else ["kdscope"]:
+            for definition in asked if name == "affinity" else ["kdscope"]:
                 if name == "affinity" and definition == "kdscope" and subject.augment not in ("none", None):
                     continue
                 state = MEASURES[name](definition).update(clean.logits, seen.logits, clean.labels)

@@ -18,7 +18,8 @@ from kdscope.analyses.cast import Cast, Pair, Party, cast, identify, pairs
 from kdscope.analyses.doctor_layers import layer_rows, unfit_layers
 from kdscope.analyses.doctor_maps import map_rows
 from kdscope.analyses.doctor_rules import CAUTION, REFUSE, TRUST, VERDICTS, of_measure, of_network, of_support
-from kdscope.errors import KDScopeError, unknown
+from kdscope.analyses.options import definitions
+from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.checkup import IMAGES, check_network
 from kdscope.measures import MEASURES
@@ -67,24 +68,20 @@ def doctor(
     Raises:
         KDScopeError: an unknown definition; bare caches without a split in common.
     """
-    asked = definition.split(",") if isinstance(definition, str) else list(definition)
     logit = [name for name in MEASURES if issubclass(MEASURES[name], LogitMeasure)]
-    for name in asked:
-        if name not in (known := {d for m in logit for d in MEASURES[m].definitions}):
-            raise unknown("definition", name, known, "analysis 'doctor'")
-    definitions = list(dict.fromkeys(["kdscope", *asked]))
+    asked = definitions(definition, logit, "doctor")
     roles, found = _roles(subjects, teacher, baseline)
     rows: list[dict[str, Any]] = []
     for split in splits_of(splits, roles) if roles.students else splits_of(splits or "test", roles):
         sick: set[tuple] = set()
         for subject in _networks(roles, subjects):
-            own = list(_of_network(subject, split, view, looked, "guo2024-code" in definitions))
+            own = list(_of_network(subject, split, view, looked, "guo2024-code" in asked))
             rows += own
             if any(row["test"] == "cache" for row in own):
                 sick.add(identify(subject))
         for pair in found:
             if not sick & {identify(s) for s in (*pair.a.subjects, *pair.b.subjects)}:
-                rows += _of_pair(roles, pair, split, view, definitions, images, maps)
+                rows += _of_pair(roles, pair, split, view, asked, images, maps)
     table = tidy([{"analysis": "doctor", "view": view, **row} for row in rows], COLUMNS)
     order = table["verdict"].map(VERDICTS.index)
     table = table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
@@ -139,7 +136,7 @@ def _refused(test: str, error: KDScopeError) -> dict[str, Any]:
 
 
 def _of_pair(
-    roles: Cast, pair: Pair, split: str, view: str, definitions: Sequence[str], images: int, maps: bool
+    roles: Cast, pair: Pair, split: str, view: str, asked: Sequence[str], images: int, maps: bool
 ) -> Iterator[dict[str, Any]]:
     shared = {"a": roles.name(pair.a), "b": roles.name(pair.b), "split": split, "pair": pair.pair}
     try:
@@ -152,7 +149,7 @@ def _of_pair(
     teacher, student = (tuple(cache.logits[rows] for cache in side) for side in sides)
     shared["n"] = len(rows)
     heads = Heads(teacher, student, labels[rows], None if baseline is None else baseline.logits[rows])
-    for named in definitions:
+    for named in asked:
         for tried in put_to_test(_measures(named, baseline is not None), heads):
             own = {"measure": tried.card.name, "definition": named}
             yield from (shared | own | row for row in of_measure(tried))
