@@ -34,9 +34,9 @@ def vector(features: Tensor) -> Tensor:
     (torch.Size([2, 5]), torch.Size([2, 7]))
     """
     if features.dim() == 4:
-        features = features.mean(dim=(2, 3))
+        features = features.float().mean(dim=(2, 3))
     elif features.dim() == 3:
-        features = features.mean(dim=1)
+        features = features.float().mean(dim=1)
     return features.float()
 
 
