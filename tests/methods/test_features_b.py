@@ -6,6 +6,7 @@ from torch import tensor
 
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
+from kdscope.methods.fsp import FlowTransfer, flow, fsp_loss
 from kdscope.methods.ft import FactorTransfer, factor_transfer_loss
 
 
@@ -95,3 +96,79 @@ def test_ft_reconstruction_is_exact_for_a_paraphraser_of_identities():
 def test_ft_refuses(bad, message):
     with pytest.raises(KDScopeError, match=message):
         FactorTransfer(**bad)
+
+
+# Flow of the solution procedure
+
+
+def test_fsp_closed_form():
+    front, back = torch.arange(8.0).reshape(1, 2, 2, 2), torch.ones(1, 3, 2, 2)
+    assert flow(front, back)[0].tolist() == [[1.5] * 3, [5.5] * 3]
+    other = [front + torch.randn(1, 2, 2, 2), back]
+    sums = fsp_loss([front, back], other)
+    assert fsp_loss([front, back], [front, back]).item() == 0.0
+    # C_1 C_2 / 2 between the sum and the mean over entries, as published for these two codes, less the former's 1e-3.
+    assert fsp_loss([front, back], other, "repdistiller").item() == pytest.approx(sums.item() / 6, rel=1e-6)
+    assert fsp_loss([front, back], other, "kd-methods-tf").item() == pytest.approx(sums.item() / 2000, rel=1e-6)
+
+
+def test_fsp_pools_the_larger_map_by_its_maximum_and_takes_consecutive_layers():
+    torch.manual_seed(0)
+    shapes = [(3, 2, 8, 8), (3, 4, 4, 4), (3, 5, 2, 2)]
+    ours, theirs = ([torch.randn(*shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
+
+    def naive(maps, i):
+        front, back = maps[i], maps[i + 1]
+        n, _, side, _ = back.shape
+        front = front.reshape(n, -1, side, 2, side, 2).amax((3, 5))
+        return torch.einsum("bchw,bdhw->bcd", front, back) / side**2
+
+    expected = sum((naive(ours, i) - naive(theirs, i)).square().sum() / 3 for i in range(2))
+    assert torch.isclose(fsp_loss(ours, theirs), expected, rtol=1e-12)
+    assert torch.isclose(fsp_loss([last(o) for o in ours], [last(t) for t in theirs]), expected, rtol=1e-12)
+
+
+def test_fsp_of_other_grids_needs_no_resizing():
+    """A flow is an average over places: constant maps have the same one on any grid."""
+    values, more = torch.rand(2, 3, 1, 1), torch.rand(2, 4, 1, 1)
+    small = [values.expand(2, 3, 4, 4), more.expand(2, 4, 2, 2)]
+    large = [values.expand(2, 3, 7, 7), more.expand(2, 4, 5, 5)]
+    assert fsp_loss(small, large) < 1e-12
+
+
+def test_fsp_gradcheck():
+    torch.manual_seed(0)
+    front = torch.randn(4, 2, 4, 4, dtype=torch.float64, requires_grad=True)
+    back = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    theirs = [torch.randn(4, 2, 4, 4, dtype=torch.float64), torch.randn(4, 3, 2, 2, dtype=torch.float64)]
+    assert torch.autograd.gradcheck(lambda f, b: fsp_loss([f, b], theirs), (front, back))
+
+
+def test_fsp_initialises_and_adapts_only_where_widths_differ():
+    term = FlowTransfer()
+    student = features((2, 4, 8, 8), (2, 6, 4, 4))
+    teacher = features((2, 4, 8, 8), (2, 9, 4, 4), seed=1)
+    term.build(student, teacher)
+    assert not term.in_main
+    assert [sum(p.numel() for p in adapter.parameters()) for adapter in term.adapters] == [0, 54]
+    (phase,) = term.phases()
+    assert (phase.learns, phase.epochs(240), phase.lr) == ("student", 30, 0.001)
+    adapted = [student["layer0"], torch.einsum("oi,bihw->bohw", term.adapters[1].weight[:, :, 0, 0], student["layer1"])]
+    expected = fsp_loss(adapted, list(teacher.maps.values()))
+    assert torch.isclose(term.phase_loss(phase, student, teacher, None), expected, rtol=1e-5)
+    assert not list(term.trained(None))
+    assert len(list(term.trained(phase))) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"variant": "papr"}, "nearest: paper"), ({"init_share": None}, "init_share"), ({"init_lr": 0}, "init_lr")],
+)
+def test_fsp_refuses(bad, message):
+    with pytest.raises(KDScopeError, match=message):
+        FlowTransfer(**bad)
+
+
+def test_fsp_needs_two_layers():
+    with pytest.raises(KDScopeError, match="two or more, not 1"):
+        fsp_loss([torch.ones(1, 1, 2, 2)], [torch.ones(1, 1, 2, 2)])
