@@ -16,7 +16,7 @@ from kdscope.training.checkpoint import Progress, load_checkpoint, load_progress
 from kdscope.training.evaluate import count_right
 from kdscope.training.gradients import GRADIENTS
 from kdscope.training.learner import Learner
-from kdscope.training.optim import make_optimizer, set_learning_rate
+from kdscope.training.optim import learning_rate, make_optimizer, set_learning_rate
 from kdscope.training.stages import stages_of
 from kdscope.training.tally import Tally
 
@@ -98,10 +98,7 @@ class Session:
             else:
                 self._combine(values)
         if ours and self._rule is None:
-            for parameter, gradient in zip(
-                self.parameters, self._averaged(p.grad for p in self.parameters), strict=True
-            ):
-                parameter.grad = gradient
+            self._averaged(p.grad for p in self.parameters)
         self._stepping.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.tally.add(values, right, len(batch.label), self.progress.step)
@@ -119,7 +116,7 @@ class Session:
             parameter.grad = gradient
 
     def _averaged(self, gradients: Iterable[Tensor | None]) -> list[Tensor | None]:
-        """The mean over all ranks of each gradient; which are None is the same on all."""
+        """Each gradient, in place, its mean over all ranks; which are None is the same on all."""
         gradients = list(gradients)
         if self.fabric.world_size > 1:
             present = [g for g in gradients if g is not None]
@@ -133,7 +130,7 @@ class Session:
         epoch, fabric = self.progress.epoch + 1, self.fabric
         for network in (self.learner.student, *self.learner.peers):
             _share_buffers(fabric, network)
-        row = {"epoch": epoch, "step": epoch * len(self.batches), "lr": self.optimizer.param_groups[0]["lr"]}
+        row = {"epoch": epoch, "step": epoch * len(self.batches), "lr": self._last_rate(epoch)}
         row |= self.tally.means(fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum"))
         for name, split in self.held_out.items():
             right, loss, images = fabric.all_reduce(count_right(self.learner.student, split), reduce_op="sum").tolist()
@@ -147,7 +144,11 @@ class Session:
         """The row of phases.csv of the epoch of a phase that has ended."""
         means = self.tally.means(self.fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum"))
         row = {"phase": self.stage.name, "epoch": self.progress.epoch + 1, "loss": means["loss"]}
-        return row | {"lr": self.optimizer.param_groups[0]["lr"], "seconds": round(self.seconds, 3)}
+        return row | {"lr": self._last_rate(row["epoch"]), "seconds": round(self.seconds, 3)}
+
+    def _last_rate(self, epochs: int) -> float:
+        """The learning rate of the last step of as many epochs."""
+        return learning_rate(epochs * len(self.batches) - 1, self.total, self.stage.optim)
 
     @property
     def seconds(self) -> float:

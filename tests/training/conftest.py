@@ -1,0 +1,33 @@
+"""A dataset of 48 images, on which a whole training takes a fraction of a second."""
+
+import pytest
+import torch
+
+import kdscope
+from kdscope.data.catalogue import DATASETS
+from kdscope.data.split import Dataset, Split, moments
+
+
+def tiny(request):
+    """48 training and 24 test images [3, 16, 16] of four classes, told apart by their brightness."""
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(72) % 4
+    noise = torch.randint(0, 60, (72, 3, 16, 16), generator=generator)
+    images = (noise + 60 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    train, test = Split("train", images[:48], labels[:48]), Split("test", images[48:], labels[48:])
+    return Dataset(request.name, train, test, None, ("a", "b", "c", "d"), *moments(train.images))
+
+
+@pytest.fixture(scope="session")
+def tiny_data():
+    """The settings of a training on the tiny dataset: three steps an epoch."""
+    patch = pytest.MonkeyPatch()
+    patch.setitem(DATASETS._entries, "test-tiny", tiny)
+    yield {"data": "test-tiny", "model": "resnet8", "batch_size": 16, "epochs": 2, "optim": {"lr": 0.02}}
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_data, tmp_path_factory):
+    """A trained teacher that is deeper than the student."""
+    return kdscope.train(tmp_path_factory.mktemp("tiny") / "resnet14", **tiny_data | {"model": "resnet14"})

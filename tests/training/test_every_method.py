@@ -1,0 +1,74 @@
+"""Every method through the whole engine: stopped again and again and resumed, it ends as if it had never been."""
+
+import csv
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kdscope
+from kdscope import api
+from kdscope.methods import METHODS, resolve
+from kdscope.methods.method import known_terms
+from kdscope.training.stop import Interrupted, StopSignal
+
+NEEDS_NO_TEACHER = {"labels", "peers"}
+
+
+def needs_teacher(method):
+    return METHODS[method].chain == "assistants" or any(
+        known_terms()[name].reads not in NEEDS_NO_TEACHER for name in resolve(method)
+    )
+
+
+def train(out, method, data, teacher, **options):
+    teachers = [teacher] if needs_teacher(method) else []
+    return kdscope.train(out, method=method, teachers=teachers, **data | options)
+
+
+def state(run):
+    return load_file(run.path / "checkpoints" / "last.safetensors")
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_stopped_and_resumed_is_bit_identical(method, tiny_data, tiny_teacher, tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole", method, tiny_data, tiny_teacher)
+    asked = [0]
+
+    def agreed(self, fabric, step):  # after every fourth step of all
+        asked[0] += 1
+        return asked[0] % 4 == 0
+
+    monkeypatch.setattr(StopSignal, "agreed", agreed)
+    run, stops = None, 0
+    while run is None:
+        try:
+            run = api.resume(tmp_path / "run") if stops else train(tmp_path / "run", method, tiny_data, tiny_teacher)
+        except Interrupted:
+            stops += 1
+    assert stops == asked[0] // 4 >= 1
+    expected, got = state(whole), state(run)
+    assert expected.keys() == got.keys()
+    assert [key for key in expected if not torch.equal(expected[key], got[key])] == []
+    assert run.summary["weights_hash"] == whole.summary["weights_hash"]
+    for name in ("metrics.csv", "phases.csv"):
+        assert rows(run, name) == rows(whole, name)
+
+
+def rows(run, name):
+    path = run.path / name
+    if not path.exists():
+        return []
+    with path.open(newline="") as lines:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(lines)]
+
+
+@pytest.mark.parametrize("method", [name for name in sorted(METHODS) if name != "none"])
+def test_trains_across_architectures_and_the_teacher_stays(method, tiny_data, tiny_teacher, tmp_path):
+    before = load_file(tiny_teacher.weights)
+    run = train(tmp_path / "run", method, tiny_data, tiny_teacher, model="vgg8", epochs=1, precision="bf16")
+    assert run.finished
+    after = load_file(tiny_teacher.weights)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    losses = [row["loss"] for row in run.metrics]
+    assert all(abs(loss) < 1e6 for loss in losses)
