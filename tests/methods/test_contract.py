@@ -25,7 +25,8 @@ def learner_for(terms, pair, teachers=1):
     for teacher in rest:
         for parameter in teacher.parameters():  # a fresh network's batch norms hide faults: shift them
             parameter.data.add_(0.02 * torch.randn_like(parameter))
-    learner = Learner(student, Objective(terms, student, rest), rest)
+    peers = [models.build(pair[0], 10, image_size=16) for name in terms if known_terms()[name].reads == "peers"]
+    learner = Learner(student, Objective(terms, student, rest, peers=len(peers)), rest, peers)
     learner.build(torch.zeros(2, 3, 16, 16))
     return learner, rest
 
@@ -94,7 +95,8 @@ def test_every_method_has_a_title_a_citation_and_settings_that_make_its_terms(me
     assert preset.citation
     learner, _ = learner_for(resolve(method), PAIRS["same family"])
     values, right = run(learner, *batch())
-    assert len(values) == len(preset.terms)
+    assert len(values) == sum(each[0].in_main for each in learner.objective.terms.values())
+    assert set(learner.objective.terms) == {term.name for term in preset.terms}
     assert 0 <= int(right) <= 6
 
 
@@ -105,7 +107,12 @@ def test_copies_of_one_teacher_are_that_teacher(method, how):
     one, (teacher,) = learner_for(terms, PAIRS["same family"])
     student = one.student
     copies = [teacher, copy.deepcopy(teacher), copy.deepcopy(teacher)]
-    three = Learner(student, Objective(terms, student, copies, how, [1.0, 2.0, 5.0]), copies)
-    three.objective.load_state_dict(one.objective.state_dict(), strict=False)
+    objective = Objective(terms, student, copies, how, [1.0, 2.0, 5.0], peers=len(one.peers))
+    three = Learner(student, objective, copies, one.peers)
+    three.build(torch.zeros(2, 3, 16, 16))
+    for name, each in three.objective.terms.items():  # with the same adapters
+        for term in each:
+            term.load_state_dict(one.objective.terms[name][0].state_dict())
     student.eval()
+    one.peers.eval()
     assert torch.allclose(run(one, *batch())[0], run(three, *batch())[0], rtol=1e-5)
