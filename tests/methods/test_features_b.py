@@ -6,6 +6,7 @@ from torch import tensor
 
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
+from kdscope.methods.ab import ActivationBoundaries, boundary_loss
 from kdscope.methods.fsp import FlowTransfer, flow, fsp_loss
 from kdscope.methods.ft import FactorTransfer, factor_transfer_loss
 
@@ -172,3 +173,82 @@ def test_fsp_refuses(bad, message):
 def test_fsp_needs_two_layers():
     with pytest.raises(KDScopeError, match="two or more, not 1"):
         fsp_loss([torch.ones(1, 1, 2, 2)], [torch.ones(1, 1, 2, 2)])
+
+
+# Activation boundaries
+
+
+def test_ab_closed_form():
+    s = tensor([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0]).reshape(7, 1, 1, 1)
+
+    def rho(t):
+        return [boundary_loss(one[None], torch.full((1, 1, 1, 1), t)).item() for one in s]
+
+    assert rho(-1.0) == rho(0.0) == [0, 0, 0.25, 1, 2.25, 4, 9]
+    assert rho(1.0) == rho(1e-6) == [9, 4, 2.25, 1, 0.25, 0, 0]
+
+
+def test_ab_is_the_naive_formula():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 3, 5, 5, dtype=torch.float64), torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    for m in (1.0, 0.3):
+        below = (student + m) ** 2 * ((student > -m) & (teacher <= 0))
+        above = (student - m) ** 2 * ((student <= m) & (teacher > 0))
+        assert torch.isclose(boundary_loss(student, teacher, m), (below + above).sum() / 4, rtol=1e-12)
+    loss = boundary_loss(student, teacher)
+    assert torch.isclose(boundary_loss(last(student), last(teacher)), loss, rtol=1e-12)
+    assert torch.isclose(boundary_loss(student, 100 * teacher), loss)  # the teacher's sign alone counts
+    assert boundary_loss(3 * teacher.sign(), teacher) == 0
+
+
+def test_ab_gradcheck():
+    torch.manual_seed(0)
+    student = torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    teacher = torch.randn(4, 2, 3, 3, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda s: boundary_loss(s, teacher), student)
+
+
+def test_ab_weighs_the_deepest_layer_most():
+    student = features((2, 4, 8, 8), (2, 6, 4, 4), (2, 6, 2, 2))
+    teacher = features((2, 4, 8, 8), (2, 6, 4, 4), (2, 6, 2, 2), seed=1)
+    each = [boundary_loss(s, t) for s, t in zip(student.maps.values(), teacher.maps.values(), strict=True)]
+    term = ActivationBoundaries()
+    term.build(student, teacher)
+    assert not term.in_main
+    assert not list(term.parameters())  # equal widths: no connector
+    (phase,) = term.phases()
+    expected = 3e-3 * (each[2] + each[1] / 2 + each[0] / 4)
+    assert torch.isclose(term.phase_loss(phase, student, teacher, None), expected)
+    assert (phase.learns, phase.epochs(240)) == ("student", 30)
+
+
+@pytest.mark.parametrize(
+    ("variant", "connected"),
+    [("authors-code", (0, 1, 0)), ("repdistiller", (0, 1, 1)), ("kd-methods-tf", (1, 1, 1))],
+)
+def test_ab_connectors(variant, connected):
+    student = features((4, 4, 8, 8), (4, 6, 4, 4), (4, 6, 4, 4))
+    teacher = features((4, 4, 8, 8), (4, 9, 4, 4), (4, 6, 2, 2), seed=1)
+    term = ActivationBoundaries(variant=variant)
+    term.build(student, teacher)
+    assert tuple(int(any(True for _ in c.parameters())) for c in term.connectors) == connected
+    loss = term(student, teacher, None)
+    weights = (1, 2, 4) if variant == "kd-methods-tf" else (0.25, 0.5, 1)
+    total = 0
+    for w, c, s, t in zip(weights, term.connectors, student.maps.values(), teacher.maps.values(), strict=True):
+        s = c(s)
+        if s.shape != t.shape:
+            s = torch.nn.functional.avg_pool2d(s, 2)
+        total = total + w * boundary_loss(s, t)
+    assert torch.isclose(loss, 3e-3 * total, rtol=1e-5)
+    assert not list(term.trained(None))
+    assert set(term.trained(term.phases()[0])) == set(term.parameters())
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [({"variant": "authors"}, "nearest: authors-code"), ({"init_share": -1}, "init_share"), ({"margin": 0}, "margin")],
+)
+def test_ab_refuses(bad, message):
+    with pytest.raises(KDScopeError, match=message):
+        ActivationBoundaries(**bad)
