@@ -11,7 +11,7 @@ SHOWN = ("attention-iou", "threshold-iou", "pointing-game", "energy-inside")
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
     """For a terminal: the overlap of each pair at the last layer, and each network on the object."""
-    rows = table[table["area"].isna() & table["measure"].isin(SHOWN)]
+    rows = table[table["area"].isna() & table["epoch"].isna() & table["measure"].isin(SHOWN)]
     rows = rows[rows["pair"].isin((*TAUGHT, "teacher-teacher", "student-student", "truth"))]
     together = rows.groupby(["group", "pair", "map"])["seed"].transform(lambda seeds: (seeds == "all").any())
     rows = rows[~together.astype(bool) | (rows["seed"] == "all")]
@@ -33,7 +33,7 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
 def notes(table: pd.DataFrame, guo: bool) -> tuple[str, ...]:
     """What must be said with the table, one line each."""
     said = []
-    whole = table[table["area"].isna()]
+    whole = table[table["area"].isna() & table["epoch"].isna()]
     taught = whole[whole["pair"].isin(TAUGHT) & (whole["measure"] == "attention-iou") & (whole["seed"] != "all")]
     above = taught[taught["gain_low"] > 0]
     if taught["gain"].notna().any():

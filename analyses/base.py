@@ -8,9 +8,9 @@ Its keyword-only parameters are its options, on the command line and in Python a
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -19,6 +19,9 @@ from kdscope.errors import unknown
 from kdscope.files import replacing
 from kdscope.measures.result import COLUMNS
 from kdscope.sources import Subject, subjects
+
+if TYPE_CHECKING:
+    from kdscope.figures.pictures import Pictures
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,14 @@ class Report:
         table: one row for each number, the columns of `kdscope.measures.result.COLUMNS` first.
         summary: the few rows and columns for a terminal, as text.
         notes: what must be said with it, one line each.
+        pictures: what the table's column `pictures` names, by the names of the files.
         csv, figures: what was written; None and empty until it is.
     """
 
     table: pd.DataFrame
     summary: pd.DataFrame
     notes: tuple[str, ...] = ()
+    pictures: Mapping[str, "Pictures"] = field(default_factory=dict)
     csv: Path | None = None
     figures: tuple[Path, ...] = ()
 
@@ -120,7 +125,10 @@ def tidy(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFr
 def write(report: Report, name: str, out: Path) -> Report:
     """Write the table as `NAME.csv`, and the figures that are drawn from it, into `out`, each whole or not at all."""
     from kdscope.figures import draw
+    from kdscope.figures.pictures import write_pictures
 
+    for file, pictures in report.pictures.items():
+        write_pictures(pictures, out / file)
     csv = out / f"{name}.csv"
     with replacing(csv) as draft:
         report.table.to_csv(draft, index=False)

@@ -22,6 +22,17 @@ def matching(layers: Sequence[str] | str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in named if name.strip())
 
 
+def rows_of(cache: FeatureCache, probe: FeatureCache) -> np.ndarray:
+    """Where in a cache the images of a probe are: int64 [N]; a KDScopeError unless it holds them all."""
+    rows = np.searchsorted(cache.index, probe.index)
+    there = cache.index[np.minimum(rows, len(cache.index) - 1)] == probe.index
+    if not there.all():
+        raise KDScopeError(f"{(~there).sum()} of {len(there)} images of {probe.path} are not in {cache.path}")
+    if cache.classes != probe.classes or not np.array_equal(cache.labels[rows], probe.labels):
+        raise KDScopeError(f"{cache.path} and {probe.path} are not of the same images: their labels differ")
+    return rows
+
+
 class Library:
     """Layers of caches by name, at most `images` strided images of each.
 
@@ -62,12 +73,7 @@ class Library:
 
     def layers_at(self, cache: FeatureCache, probe: FeatureCache) -> dict[str, Layer]:
         """The layers of a cache on the images of a probe, which it must hold."""
-        rows = np.searchsorted(cache.index, probe.index)
-        there = cache.index[np.minimum(rows, len(cache.index) - 1)] == probe.index
-        if not there.all():
-            raise KDScopeError(f"{(~there).sum()} of {len(there)} images of {probe.path} are not in {cache.path}")
-        if cache.classes != probe.classes or not np.array_equal(cache.labels[rows], probe.labels):
-            raise KDScopeError(f"{cache.path} and {probe.path} are not of the same images: their labels differ")
+        rows = rows_of(cache, probe)
         return self._layers(cache, rows[strided(len(rows), self.images)])
 
     def wanted(self, layer: str) -> bool:

@@ -5,11 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 
 from kdscope.analyses.cast import Party
+from kdscope.analyses.feature_layers import rows_of
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.measures.grids import Ranked, as_maps, is_flat, pool_area, ranked
 
 MAPS, MASK = "maps/", "meta/mask"
+
+
+class Excerpt:
+    """The images of a probe from a cache of maps: as much of a cache as is read here."""
+
+    def __init__(self, cache: FeatureCache, probe: FeatureCache):
+        self._cache, self._rows = cache, rows_of(cache, probe)
+        self.path, self.names, self.labels = f"{cache.path} at {probe.path}", cache.names, probe.labels
+
+    def array(self, name: str) -> np.ndarray:
+        return self._cache.array(name)[self._rows]
 
 
 class MapLibrary:
@@ -30,16 +42,20 @@ class MapLibrary:
             self._caches[key] = ask(self.split, self.view, kind="maps")
         return self._caches[key]
 
-    def names(self, cache: FeatureCache) -> list[str]:
+    def names(self, cache: FeatureCache | Excerpt) -> list[str]:
         """Names of the maps of a cache, METHOD/LAYER."""
         return [name.removeprefix(MAPS) for name in cache.names if name.startswith(MAPS)]
 
-    def grid(self, cache: FeatureCache, name: str) -> tuple[int, int]:
+    def last(self, cache: FeatureCache, method: str) -> str:
+        """Its deepest map of a method."""
+        return [name for name in self.names(cache) if name.partition("/")[0] == method][-1]
+
+    def grid(self, cache: FeatureCache | Excerpt, name: str) -> tuple[int, int]:
         """Rows and columns of a map."""
         rows, columns = cache.array(MAPS + name).shape[1:]
         return rows, columns
 
-    def maps(self, cache: FeatureCache, name: str, grid: tuple[int, int] | None = None) -> np.ndarray:
+    def maps(self, cache: FeatureCache | Excerpt, name: str, grid: tuple[int, int] | None = None) -> np.ndarray:
         """A map of all images, averaged over area to a grid: float32 [N, *grid]."""
         grid = grid or self.grid(cache, name)
         key = (str(cache.path), name, grid)
@@ -49,7 +65,7 @@ class MapLibrary:
             self._pooled[key] = pool_area(maps, grid).astype(np.float32)
         return self._pooled[key]
 
-    def ranked(self, cache: FeatureCache, name: str, grid: tuple[int, int]) -> Ranked:
+    def ranked(self, cache: FeatureCache | Excerpt, name: str, grid: tuple[int, int]) -> Ranked:
         """The same as places of cells."""
         key = (str(cache.path), name, grid)
         if key not in self._ranked:

@@ -1,5 +1,7 @@
 """A tidy table in, figures out: nothing is computed again, and no cache is opened.
 
+Pixels, for which a table has no place, lie in a file beside it that its column `pictures` names.
+
 `FIGURES` finds who draws each analysis by itself, in this package and under the entry-point group `kdscope.figures`.
 """
 
@@ -31,12 +33,14 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path) -> list[Path]:
     """
     from kdscope.figures.style import read_table, remove, save
 
+    folder = Path(table).parent if isinstance(table, str | Path) else Path(out)
     where = table if isinstance(table, str | Path) else "the table"
     table, out = read_table(table), Path(out)
     written: list[Path] = []
     for name in table["analysis"].unique():
         if name in FIGURES:
-            for stem, figure in _figures(name, table[table["analysis"] == name], where):
+            rows = table[table["analysis"] == name]
+            for stem, figure in _figures(name, rows, where, folder):
                 if figure is None:
                     remove(out, stem)
                 else:
@@ -44,7 +48,19 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path) -> list[Path]:
     return written
 
 
-def _figures(name: str, rows: "pd.DataFrame", where: str | Path) -> "Iterator[tuple[str, Figure | None]]":
+def _gallery(rows: "pd.DataFrame", folder: Path) -> "Figure | None":
+    """The pictures that a table names, where they lie beside it."""
+    named = rows["pictures"].dropna().unique() if "pictures" in rows else []
+    path = folder / Path(str(named[0])).name if len(named) else None
+    if path is None or not path.is_file():
+        return None
+    from kdscope.figures.gallery import gallery
+    from kdscope.figures.pictures import read_pictures
+
+    return gallery(read_pictures(path))
+
+
+def _figures(name: str, rows: "pd.DataFrame", where: str | Path, folder: Path) -> "Iterator[tuple[str, Figure | None]]":
     """One after the other, as they are drawn: each is saved while the style that it was made in still holds."""
     from kdscope.errors import KDScopeError
 
@@ -52,3 +68,4 @@ def _figures(name: str, rows: "pd.DataFrame", where: str | Path) -> "Iterator[tu
         yield from FIGURES[name](rows)
     except KeyError as error:
         raise KDScopeError(f"{where}: the figures of {name} need {error.args[0]!r}, which is not there") from error
+    yield f"{name}-gallery", _gallery(rows, folder)

@@ -3,6 +3,9 @@
 - attention-iou-sweep: IoU of the most attended cells against their area, with controls and chance.
 - attention-iou-frame: overlap above chance of each student and teacher, between floor and ceiling, by kind of map.
 - attention-iou-truth: each network against the true masks, where the data have them.
+- attention-iou-epochs: overlap, and energy inside the mask, while a student learned, where its probes kept maps.
+
+`attention-iou-gallery` (`kdscope.figures.gallery`) shows some images with their maps.
 """
 
 from collections.abc import Iterator
@@ -38,6 +41,7 @@ LINES = {
     "floor:random-init": "teacher, untrained network",
 }
 TRUTH = {"pointing-game": "Points at the object (share)", "energy-inside": "Energy inside the object (share)"}
+EPOCHS = {"attention-iou": "Overlap above chance", "energy-inside": "Energy inside the object"}
 MOST = 4  # panels beside each other
 
 
@@ -46,16 +50,16 @@ def attention_iou(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure that the table has the rows for, by its file's name."""
     table = table[table["definition"] == "kdscope"]
     table = table[table["split"] == table["split"].iloc[-1]]
+    probes, table = table[table["epoch"].notna()], table[table["epoch"].isna()]
     whole = table[table["area"].isna() & (table["measure"] == "attention-iou")]
     sweep = table[table["area"].notna()]
     truth = table[table["measure"].isin(TRUTH)]
+    taught = whole[whole["pair"] == TAUGHT]
     with styled():
-        if len(sweep):
-            yield "attention-iou-sweep", sweep_figure(sweep)
-        if (whole["pair"] == TAUGHT).any():
-            yield "attention-iou-frame", frame(whole[whole["pair"] == TAUGHT])
-        if len(truth):
-            yield "attention-iou-truth", against_truth(truth)
+        yield "attention-iou-sweep", sweep_figure(sweep) if len(sweep) else None
+        yield "attention-iou-frame", frame(taught) if len(taught) else None
+        yield "attention-iou-truth", against_truth(_all_seeds(truth)) if len(truth) else None
+        yield "attention-iou-epochs", over_epochs(_all_seeds(probes)) if len(probes) else None
 
 
 def sweep_figure(sweep: pd.DataFrame) -> Figure:
@@ -94,8 +98,7 @@ def sweep_figure(sweep: pd.DataFrame) -> Figure:
 
 def frame(rows: pd.DataFrame) -> Figure:
     """Overlap above chance of each student with its teacher: the band reaches from the floor to the ceiling."""
-    together = rows.groupby(["group", "a_group"])["seed"].transform(lambda seeds: (seeds == "all").any())
-    rows = rows[~together.astype(bool) | (rows["seed"] == "all")]
+    rows = _all_seeds(rows)
     label = rows["b"].map(short_names(rows["b"], 30))
     if rows["a"].nunique() > 1:
         label += "\nby " + rows["a"].map(short_names(rows["a"], 30))
@@ -155,6 +158,52 @@ def against_truth(truth: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], color=colour[m], marker=mark[m], markersize=4, label=m) for m in methods]
     legend_below(figure, [*handles, Line2D([], [], color="0.2", linestyle=":", label="the mask's share of the image")])
     return figure
+
+
+def over_epochs(probes: pd.DataFrame) -> Figure:
+    """A column for each kind of map at its last layer: above the overlap with the teacher, below the truth if known.
+
+    Dashed: a student without a teacher, against the same teacher.
+    """
+    kinds = _last_layers(probes)[:MOST]
+    shown = {m: label for m, label in EPOCHS.items() if (probes["measure"] == m).any()}
+    probes = probes[probes["measure"].isin(shown)]
+    # Against the mask a network is shown once, whoever its teacher is.
+    names = short_names(probes["b"], 24)
+    alone = set(probes.loc[probes["pair"] == "floor:independent-student", "b"])
+    colour = colours(list(names))
+    figure, grid = panels(len(shown), len(kinds), TWO_COLUMNS, 0.6 + 1.7 * len(shown), sharex=True, sharey="row")
+    for line, (measure, label) in zip(grid, shown.items(), strict=True):
+        for axes, (method, layer) in zip(line, kinds, strict=True):
+            rows = probes[(probes["map"] == method) & (probes["layer"] == layer) & (probes["measure"] == measure)]
+            for (name, _), own in rows.groupby(["b", "a"], sort=False):
+                own = own.sort_values("epoch")
+                epochs, dash = own["epoch"].astype(float), DASHES[1 if name in alone else 0]
+                axes.plot(epochs, own["value"], dash, color=colour[name], marker=".", markersize=4)
+                axes.fill_between(epochs, own["ci_low"], own["ci_high"], color=colour[name], alpha=0.15, linewidth=0)
+            if measure in TRUTH and len(rows):
+                axes.axhline(rows["floor"].mean(), color="0.2", linestyle=":", linewidth=1.0)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        line[0].set_ylabel(label)
+    for axes, (method, layer) in zip(grid[0], kinds, strict=True):
+        axes.set_title(f"{method}, {layer}" if layer != "all" else method)
+    for axes in grid[-1]:
+        axes.set_xlabel("Epoch")
+    handles = [
+        Line2D([], [], color=colour[name], linestyle=DASHES[1 if name in alone else 0], marker=".", label=text)
+        for name, text in names.items()
+    ]
+    if "energy-inside" in shown:
+        handles.append(Line2D([], [], color="0.2", linestyle=":", label="the mask's share of the image"))
+    legend_below(figure, handles)
+    return figure
+
+
+def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """All seeds of a group as one where there are several, else its one."""
+    keys = ["pair", "group", "a_group", "epoch"]
+    together = rows.groupby(keys, dropna=False)["seed"].transform(lambda seeds: (seeds == "all").any())
+    return rows[~together.astype(bool) | (rows["seed"] == "all")]
 
 
 def _last_layers(rows: pd.DataFrame) -> list[tuple[str, str]]:

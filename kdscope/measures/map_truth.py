@@ -57,6 +57,34 @@ def mask_share(masks: Any) -> np.ndarray:
     return np.where(share > 0, share, np.nan)
 
 
+def left_out(maps: Any, masks: Any, incomplete: np.ndarray | None = None, *, energy: bool = True) -> str:
+    """Why images do not count, and how many: in words, empty where all count.
+
+    Args:
+        incomplete: bool [N], attributions that are not complete, where maps are such.
+        energy: for the energy inside the mask, which needs a positive part; else for the pointing game.
+
+    Returns:
+        Counts, each image once, by the first reason that it has.
+
+    >>> left_out([[[0.0, -1.0]], [[1.0, 2.0]], [[1.0, 1.0]]], [[[1, 1]], [[1, 1]], [[1, 1]]])
+    '1 flat, 1 nowhere positive'
+    """
+    maps, masks = as_maps(maps), as_maps(masks, "the masks")
+    reasons = {
+        "not complete": np.zeros(len(maps), dtype=bool) if incomplete is None else incomplete,
+        "without a mask": ~masks.any(axis=(1, 2)),
+        "flat": is_flat(maps),
+        "nowhere positive": (maps.max(axis=(1, 2)) <= 0) & energy,
+    }
+    said, named = [], np.zeros(len(maps), dtype=bool)
+    for reason, holds in reasons.items():
+        if count := int((holds & ~named).sum()):
+            said.append(f"{count} {reason}")
+        named |= holds
+    return ", ".join(said)
+
+
 def _checked(maps: Any, masks: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Maps, the mask's share of each of their cells, and which images count."""
     maps, masks = as_maps(maps), as_maps(masks, "the masks")

@@ -1,0 +1,102 @@
+"""A gallery: some images, the maps of each network at their native resolution, and the outline of the true object."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from kdscope.figures.pictures import Pictures
+from kdscope.figures.style import TWO_COLUMNS, panels, short_names, styled
+
+MOST_WIDE = 1.15  # inches of a picture
+OUTLINE = ("black", "white")  # one under the other: seen on any map
+
+
+def gallery(pictures: Pictures) -> Figure:
+    """A row for each image, a column for each network; a cell of a map is a square, and nothing is smoothed.
+
+    A map without negative values runs from its lowest (dark) to its highest (bright) value; one with both signs is
+    white at zero, red above, blue below, up to its largest magnitude. So maps are compared by where they are high.
+    """
+    known = pictures.images.shape[-1] > 0
+    columns, count = len(pictures.maps) + known, len(pictures.rows)
+    side = min(MOST_WIDE, TWO_COLUMNS / columns)
+    lines = max(1, len(pictures.values))
+    names = short_names(pictures.maps, int(side * 15))
+    with styled():
+        figure, grid = panels(count, columns, side * columns, 0.55 + count * (side + 0.05 + 0.12 * lines))
+        for r, line in enumerate(grid):
+            extent = _extent(pictures)
+            if known:
+                line[0].imshow(pictures.images[r].transpose(1, 2, 0), interpolation="nearest", extent=extent)
+                _finish(line[0], pictures, r, extent)
+            line[0].set_ylabel(pictures.rows[r], fontsize=6.5)
+            for k, (axes, (name, maps)) in enumerate(zip(line[known:], pictures.maps.items(), strict=True)):
+                _draw_map(axes, maps[r], extent)
+                _finish(axes, pictures, r, extent)
+                axes.set_xlabel(_under(pictures, r, k), fontsize=6.5, labelpad=1.5)
+                if r == 0:
+                    axes.set_title(names[name], fontsize=7)
+        if known:
+            grid[0][0].set_title("image", fontsize=7)
+        figure.suptitle(pictures.title, fontsize=8)
+        figure.supxlabel(_wrapped(pictures.rule, side * columns), fontsize=6.5, color="0.3")
+    return figure
+
+
+def _extent(pictures: Pictures) -> tuple[float, float, float, float]:
+    """All pictures share the coordinates of the image: its pixels, or those of the mask or of the first map."""
+    grids = (pictures.images.shape[-2:], pictures.masks.shape[-2:], next(iter(pictures.maps.values())).shape[-2:])
+    height, width = next(grid for grid in grids if grid[0] > 0)
+    return (0, width, height, 0)
+
+
+def _draw_map(axes: Axes, values: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+    top = float(np.abs(values).max()) or 1.0
+    scale = {"cmap": "RdBu_r", "vmin": -top, "vmax": top} if values.min() < 0 else {"cmap": "viridis"}
+    axes.imshow(values, interpolation="nearest", extent=extent, **scale)
+    rows, columns = values.shape
+    width = min(0.4, 4.0 / max(rows, columns))
+    for at in np.linspace(0, extent[1], columns + 1)[1:-1]:
+        axes.axvline(at, color="0.45", linewidth=width, alpha=0.5)
+    for at in np.linspace(0, extent[2], rows + 1)[1:-1]:
+        axes.axhline(at, color="0.45", linewidth=width, alpha=0.5)
+
+
+def _finish(axes: Axes, pictures: Pictures, r: int, extent: tuple[float, float, float, float]) -> None:
+    """The outline of the true mask along the edges of its pixels, and no ticks."""
+    mask = pictures.masks[r]
+    if mask.size and mask.any():
+        for colour, width in zip(OUTLINE, (1.5, 0.7), strict=True):
+            for edge in _edges(mask):
+                x, y = edge[:, 1] * extent[1] / mask.shape[1], edge[:, 0] * extent[2] / mask.shape[0]
+                axes.plot(x, y, color=colour, linewidth=width, solid_capstyle="round", zorder=3 if width > 1 else 4)
+    axes.set_xlim(extent[0], extent[1])
+    axes.set_ylim(extent[2], extent[3])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _edges(mask: np.ndarray) -> list[np.ndarray]:
+    """The border between the pixels of a mask and the others, as one line for each direction, broken by NaN: [K, 2]."""
+    padded = np.pad(mask.astype(bool), 1)
+    across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]).astype(float)  # (row of the line, column)
+    down = np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]).astype(float)  # (row, column of the line)
+    broken = np.full_like
+    return [
+        np.stack([start, start + step, broken(start, np.nan)], axis=1).reshape(-1, 2)
+        for start, step in ((across, [0, 1]), (down, [1, 0]))
+    ]
+
+
+def _under(pictures: Pictures, r: int, k: int) -> str:
+    """Lines of numbers under a map."""
+    found = [(name, float(values[r, k])) for name, values in pictures.values.items()]
+    return "\n".join("" if np.isnan(value) else f"{name} {value:.2f}" for name, value in found)
+
+
+def _wrapped(text: str, inches: float) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, int(inches * 19)))
