@@ -69,7 +69,8 @@ class Objective(nn.Module):
                 if term.reads in ("features", "logits"):
                     term.look(student, teachers[k])
             if kind.reads == "features":
-                self.pairs[name] = [layers_of(self.terms[name][0], student, teacher) for teacher in teachers]
+                each = zip(self.terms[name], teachers, strict=True)
+                self.pairs[name] = [layers_of(term, student, teacher) for term, teacher in each]
 
         self.phases = [(name, phase) for name, each in self.terms.items() for phase in each[0].phases()]
         self.names = tuple(name for name, each in self.terms.items() if each[0].in_main)
