@@ -28,7 +28,11 @@ def test_a_sum_of_methods_does_not_depend_on_its_order():
 
 
 def test_overrides_and_custom_methods():
-    assert resolve("kd", {"kd": {"temperature": 2.0}})["kd"] == {"temperature": 2.0, "weight": 0.9}
+    assert resolve("kd", {"kd": {"temperature": 2.0}})["kd"] == {
+        "temperature": 2.0,
+        "scale_gradient": True,
+        "weight": 0.9,
+    }
     assert weights("kd", {"at": {"weight": 5}}) == {"cross-entropy": 0.1, "kd": 0.9, "at": 5}
     assert weights("custom", {"at": {}}) == {"at": 1.0}
 
