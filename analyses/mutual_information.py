@@ -15,7 +15,7 @@ from kdscope.analyses.answers import splits_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, cast, pairs
 from kdscope.analyses.compare import Finding, measure_pairs, over_groups
-from kdscope.analyses.neighbour_information import KSG, ksg_of_pair
+from kdscope.analyses.feature_information import ESTIMATORS, INFONCE, KSG, NEAR, shared_by_features, warning
 from kdscope.analyses.usable import PAIRS as PROBED
 from kdscope.analyses.usable import usable_of_pair
 from kdscope.errors import unknown
@@ -48,7 +48,7 @@ def mutual_information(
     baseline: Sequence[Subject] = (),
     confidence: float = 0.95,
     layers: Sequence[str] | str = (),
-    features: str = "",
+    features: Sequence[str] | str = (),
     components: int = 2,
 ) -> Report:
     """Mutual information of each student with each teacher, and of the controls, as one tidy table, in nats.
@@ -63,9 +63,11 @@ def mutual_information(
         layers: of the students, such as "penultimate": rows usable-labels, usable-soft and usable-beyond say what
             their features tell a linear probe, cross-fitted on at most 4,000 images: of the labels, of the teacher's
             soft labels, and of these beyond the hard label.
-        features: "ksg" adds rows ksg-features, by nearest neighbours, of the first principal components of those
-            layers (else of "penultimate") of both networks, which must have them; not of ensembles.
-        components: how many, 1 to 8. With more than 2 the estimate falls short: of 2 nats it finds 1 in 8 dimensions.
+        features: "ksg", "infonce" or both: rows ksg-features and infonce-features, of what those layers (else
+            "penultimate") of both networks, which must have them, tell of each other; on at most 2,000 images, not of
+            ensembles. ksg: of the first principal components, by nearest neighbours. infonce: a lower bound, on images
+            that its critic was not fitted on; never above the ln of the number of candidates, its ceiling.
+        components: of ksg, 1 to 8. With more than 2 the estimate falls short: of 2 nats it finds 1 in 8 dimensions.
 
     Returns:
         A report whose table has, besides the columns of fidelity: classes, per_cell (n / C^2) and flag ("few images"
@@ -74,11 +76,11 @@ def mutual_information(
     Raises:
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
     """
-    if features not in ("", "ksg"):
-        raise unknown("estimator", features, ["ksg"], "option 'features' of analysis 'mutual-information'")
-    layers = [layer.strip() for layer in (layers.split(",") if isinstance(layers, str) else layers)]
+    layers, features, asked = (_listed(option) for option in (layers, features, definition))
+    for name in features:
+        if name not in ESTIMATORS:
+            raise unknown("estimator", name, ESTIMATORS, "option 'features' of analysis 'mutual-information'")
     roles = cast(subjects, teacher, baseline)
-    asked = definition.split(",") if isinstance(definition, str) else definition
     known = {name for m in suitable(family=FAMILY) for name in MEASURES[m].definitions}
     for name in asked:
         if name not in known:
@@ -101,14 +103,20 @@ def mutual_information(
             rows += [_row(roles, part, view, str(f.pair.b.seed), f) | own for f in found]
         for layer in (layers or ["penultimate"]) if features else []:
             for pair in pairs(roles):
-                result = ksg_of_pair(pair, layer, part, view, components, confidence) if pair.pair in PROBED else None
-                if result is not None and (pair.pair in TAUGHT or pair.baseline is None):
-                    own = {"layer": layer, "confidence": confidence, "flag": "components alone"}
-                    rows.append(_row(roles, part, view, str(pair.b.seed), Finding(pair, result)) | own)
+                if pair.pair in PROBED and (pair.pair in TAUGHT or pair.baseline is None):
+                    for result in shared_by_features(pair, layer, part, view, features, components, confidence):
+                        own = {"layer": layer, "confidence": confidence, "flag": warning(result)}
+                        rows.append(_row(roles, part, view, str(pair.b.seed), Finding(pair, result)) | own)
     table = tidy(rows, COLUMNS)
     order = table["pair"].map(PAIRS.index)
     table = table.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
     return Report(table, _short(table), (*roles.notes, *_verdicts(table)))
+
+
+def _listed(option: Any) -> list[str]:
+    """Names, from a list or from one text with commas; on the command line the name of a layer may be a number."""
+    names = option if isinstance(option, (list, tuple)) else str(option).split(",")
+    return [name for name in (str(name).strip() for name in names) if name]
 
 
 def _row(roles: Cast, split: str, view: str, seed: str, finding: Finding) -> dict[str, Any]:
@@ -164,15 +172,28 @@ def _verdicts(table: pd.DataFrame) -> list[str]:
             f"RED: {row.per_cell:.2g} images for each of {row.classes}² pairs of classes (below {FEW}): "
             "the mutual information of hard labels is biased; trust that of soft labels, and AMI"
         )
-    for row in table[(table["measure"] == KSG) & table["pair"].isin(TAUGHT)].itertuples():
-        floor, reduced = row.control.split("; ")
+    said += _of_features(table[table["pair"].isin(TAUGHT)])
+    said.append("mutual information of classes is close to a function of agreement and their number: no second witness")
+    return said
+
+
+def _of_features(table: pd.DataFrame) -> list[str]:
+    said, close = [], []
+    for row in table[table["measure"].isin([KSG, INFONCE])].itertuples():
+        floor, more = row.control.split("; ")
+        name, least = ("ksg", "") if row.measure == KSG else ("infonce", "at least ")
+        if row.measure == INFONCE:
+            more = f"never above {row.ceiling:.2f}, {more.removeprefix('ceiling: ')}"
         said.append(
-            f"ksg, {row.layer} of {row.b} and {row.a}, on {row.split}: {row.value:.2f} nats "
-            f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; {floor.removeprefix('floor: ')}: {row.floor:.2f}; {reduced}"
+            f"{name}, {row.layer} of {row.b} and {row.a}, on {row.split}: {least}{row.value:.2f} nats "
+            f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; {floor.removeprefix('floor: ')}: {row.floor:.2f}; {more}"
         )
+        if row.flag == "near its ceiling":
+            close.append(f"{row.layer} of {row.b} and {row.a}")
+    if close:
+        said.append(f"RED: infonce is within {NEAR:.0f} nat of its ceiling, and may be far too low: {', '.join(close)}")
     if (table["measure"] == KSG).any():
         said.append(
             "ksg speaks of those components alone, and falls short in more than 2: of 2 nats, 1 in 8 dimensions"
         )
-    said.append("mutual information of classes is close to a function of agreement and their number: no second witness")
     return said

@@ -2,6 +2,7 @@
 
 - mutual-information-frame: debiased, soft-label and normalised information of each student, between floor and ceiling.
 - mutual-information-estimators: what each estimator says of the same answers, and of those of shuffled images.
+- mutual-information-features: what features tell, where the analysis was asked for it.
 """
 
 import math
@@ -14,6 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.feature_information import KINDS, features
+from kdscope.figures.feature_information import PANELS as OF_FEATURES
 from kdscope.figures.style import (
     BAND,
     ROW,
@@ -55,6 +58,9 @@ def mutual_information(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
             rows, end = labels[labels["split"] == split], f"-{split}" if len(splits) > 1 else ""
             yield f"mutual-information-frame{end}", frame(_headline(rows[rows["pair"].isin(TAUGHT)]))
             yield f"mutual-information-estimators{end}", estimators(rows)
+            told = table[(table["split"] == split) & table["measure"].isin(OF_FEATURES) & table["pair"].isin(KINDS)]
+            if len(told):
+                yield f"mutual-information-features{end}", features(told)
 
 
 def _headline(rows: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +125,8 @@ def estimators(rows: pd.DataFrame) -> Figure:
             interval(axes, row, at, color=colour[name], fmt=mark[name], markersize=3.5, zorder=3)
             same = (shuffled["a_group"] == row.a_group) & (shuffled["group"] == f"{row.group} (shuffled images)")
             for value in shuffled.loc[same & (shuffled["definition"] == name), "value"]:
-                axes.plot(value, at, mark[name], color=colour[name], markersize=3.5, fillstyle="none", zorder=2)
+                hollow = {"markerfacecolor": "white", "markeredgewidth": 0.8, "markersize": 4}
+                axes.plot(value, at, mark[name], color=colour[name], zorder=2, **hollow)
     axes.axvline(0, color="0.2", linewidth=0.8, zorder=1)
     _rows(axes, order, "Mutual information of predicted classes (nats)")
     few = taught.loc[taught["flag"] == "few images", "per_cell"]

@@ -138,7 +138,7 @@ def remove(out: Path, stem: str) -> None:
 
 
 def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
-    """A tidy table, from memory or from a CSV; seeds and names are text in either.
+    """A tidy table, from memory or from a CSV; seeds and layers are text in either.
 
     Raises:
         KDScopeError: a file that cannot be read, or that lacks the columns of a tidy table.
@@ -147,7 +147,9 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
     if not isinstance(table, pd.DataFrame):
         where = str(table)
         try:
-            table = pd.read_csv(table, dtype={"seed": str}, keep_default_na=False, na_values=[""], encoding="utf-8")
+            table = pd.read_csv(
+                table, dtype={"seed": str, "layer": str}, keep_default_na=False, na_values=[""], encoding="utf-8"
+            )
         except OSError as error:
             raise KDScopeError(f"{table}: {error.strerror or error}") from error
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from told import family, sayings, subject
+from told import family, mostly, sayings, subject
 
 import kdscope
 from kdscope.analyses.base import run_analysis
 from kdscope.errors import KDScopeError
 from kdscope.measures import MEASURES
 from kdscope.measures.contingency import Contingency, jackknife_information, plugin
+from kdscope.measures.infonce import info_nce
 from kdscope.measures.logits import suitable
 from kdscope.measures.result import COLUMNS
 
@@ -97,12 +98,51 @@ def test_what_features_tell_of_each_other_by_neighbours(tmp_path):
     assert row.ci_low < row.value < row.ci_high
     assert row.value > 3  # the same numbers, seen twice: without bound
     assert abs(row.floor) < 0.2
-    assert "1 components with" in row.control
+    assert "1 component with" in row.control
     assert any("of the variance" in note for note in report.notes)
     with pytest.raises(KDScopeError, match="trusted with 1 to 8"):
         run_analysis("mutual-information", found, layers="1", features="ksg", components=9)
     with pytest.raises(KDScopeError, match=r"unknown estimator 'kgs'.*nearest: ksg"):
         run_analysis("mutual-information", found, features="kgs")
+
+
+def features(of, n=400):
+    """Subjects with caches of written features [n, d] on the same images."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, n)
+    found = []
+    for name, z in of.items():
+        said = sayings(mostly(labels, 0.8, len(found)), labels, noise=len(found))
+        said.feature = {"penultimate": z}.__getitem__
+        found.append(subject(name, {"test": said}))
+    return found
+
+
+def test_what_features_tell_of_each_other_at_least():
+    x, noise = np.random.default_rng(0).normal(size=(2, 400, 3))
+    found = features({"t": x, "s": x + noise, "copy": 2 * x - 1})
+    report = run_analysis("mutual-information", found, features="infonce")
+    far, near = (cell(report.table, "infonce-features", b=name) for name in ("s", "copy"))
+    assert 0.8 < far.value < 1.5 * np.log(2) + 0.05  # the truth: 3 times ln(2) / 2
+    assert far.ci_low < far.value < far.ci_high
+    assert -0.15 < far.floor < 0.01
+    assert far.ceiling == near.ceiling == pytest.approx(np.log(100))
+    assert far.value == pytest.approx(info_nce(x, x + noise).per_sample.mean())
+    assert (far.layer, far.n, far.flag, near.flag) == ("penultimate", 400, "", "near its ceiling")
+    assert near.ceiling - 0.3 < near.value < near.ceiling
+    notes = [note for note in report.notes if "infonce" in note]
+    assert notes[0].startswith(f"infonce, penultimate of s and t, on test: at least {far.value:.2f} nats [")
+    assert notes[0].endswith("never above 4.61, the ln of 100 candidates")
+    assert notes[-1] == "RED: infonce is within 1 nat of its ceiling, and may be far too low: penultimate of copy and t"
+    both = run_analysis("mutual-information", found, features=" ksg, infonce").table
+    assert cell(both, "infonce-features", b="s").value == far.value
+    assert cell(both, "ksg-features", b="s").flag == "components alone"
+
+
+def test_features_must_be_vectors():
+    found = features({name: np.zeros((400, 3, 2, 2)) for name in "ts"})
+    with pytest.raises(KDScopeError, match=r"'penultimate' of .* is \[3, 2, 2\]; both estimators read vectors"):
+        run_analysis("mutual-information", found, features="infonce")
 
 
 def test_published_definitions_and_bad_names():

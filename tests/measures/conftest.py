@@ -1,9 +1,16 @@
-"""Teacher, student, baseline and labels on the same images, related as networks are; no test changes them."""
+"""Teacher, student, baseline and labels on the same images, related as networks are; no test changes them.
 
+`known.py`, data whose mutual information is known, is for the tests of its estimators.
+"""
+
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
