@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import tensor
 
+from kdscope import models
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
 from kdscope.methods.ab import ActivationBoundaries, boundary_loss
 from kdscope.methods.fsp import FlowTransfer, flow, fsp_loss
 from kdscope.methods.ft import FactorTransfer, factor_transfer_loss
+from kdscope.methods.ofd import Margin, Overhaul, batch_norm_before, expected_negative, partial_loss
 
 
 def features(*shapes, seed=0, dtype=torch.float32):
@@ -252,3 +254,115 @@ def test_ab_connectors(variant, connected):
 def test_ab_refuses(bad, message):
     with pytest.raises(KDScopeError, match=message):
         ActivationBoundaries(**bad)
+
+
+# The overhaul
+
+
+@pytest.mark.parametrize(
+    ("beta", "gamma"), [(0.0, 1.0), (1.3, 0.7), (-2.0, 0.5), (4.0, -1.5), (12.0, 1.0), (-9.0, 0.1)]
+)
+def test_ofd_margin_is_the_integral(beta, gamma):
+    """E[x | x < 0] by quadrature in float64, over 40 of the scale on which the density of negatives falls."""
+    sigma = abs(gamma)
+    reach = 40 * min(sigma, sigma**2 / beta if beta > 0 else sigma) + max(-beta, 0)
+    x = torch.linspace(-reach, 0, 400_001, dtype=torch.float64)
+    density = (-0.5 * ((x - beta) / sigma) ** 2 + 0.5 * (max(beta, 0) / sigma) ** 2).exp()  # scaled: no underflow
+    expected = torch.trapezoid(x * density, x) / torch.trapezoid(density, x)
+    margin = expected_negative(tensor([beta]), tensor([gamma]))
+    assert margin.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_ofd_margin_in_the_tails_and_in_the_authors_code():
+    mean, std = tensor([1e3, 1e6, -50.0, 2.0, -2.0, 0.0]), tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    margin = expected_negative(mean, std)
+    assert torch.allclose(margin, tensor([-1e-3, -1e-6, -50.0, 0.0, -2.0, 0.0]).double(), rtol=1e-5, atol=1e-30)
+    # P(x < 0) = Phi(-3.0) = 0.00135 and Phi(-3.2) = 0.00069
+    near = expected_negative(tensor([3.0, 3.2]), torch.ones(2))
+    code = expected_negative(tensor([3.0, 3.2]), torch.ones(2), "authors-code")
+    assert code[0] == near[0]
+    assert code[1] == -3
+
+
+def test_ofd_distance_is_the_released_formula():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 3, 5, 5, dtype=torch.float64), torch.randn(4, 3, 5, 5, dtype=torch.float64)
+    margin = tensor([-0.2, -1.0, 0.0]).double()
+    target = torch.max(teacher, margin.reshape(1, 3, 1, 1))
+    naive = ((student - target) ** 2 * ((student > target) | (target > 0)).double()).sum() / 4
+    loss = partial_loss(student, teacher, margin)
+    assert torch.isclose(loss, naive, rtol=1e-12)
+    assert torch.isclose(partial_loss(last(student), last(teacher), margin), loss, rtol=1e-12)
+    assert partial_loss(teacher.clamp_min(-0.1), teacher.clamp_min(-0.1), torch.full((3,), -0.1)) == 0
+    negatives = -teacher.abs()
+    assert partial_loss(negatives - 5, negatives, margin - 5) == 0  # below a negative target nothing is wrong
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: partial_loss(s, teacher, margin), student)
+
+
+@pytest.mark.parametrize(
+    ("name", "norms"),
+    [
+        ("resnet14", ["layer1.1.bn2", "layer2.1.bn2", "layer3.1.bn2"]),
+        ("resnet50", ["layer1.2.bn3", "layer2.3.bn3", "layer3.5.bn3", "layer4.2.bn3"]),
+        ("vgg11", ["block1.1", "block2.4", "block3.4", "block4.4"]),
+        ("torchvision:resnet18", ["layer1.1.bn2", "layer2.1.bn2", "layer3.1.bn2", "layer4.1.bn2"]),
+        ("wrn-10-1", [None, None, None]),
+    ],
+)
+def test_ofd_finds_the_batch_norm(name, norms):
+    network = models.build(name, 10)
+    names = {module: key for key, module in network.named_modules()}
+    found = [batch_norm_before(network, layer) for layer in models.preactivations(network)]
+    assert [None if norm is None else names[norm] for norm in found] == norms
+
+
+def test_ofd_takes_a_batch_norm_that_is_named_and_none_without():
+    network = models.build("wrn-10-1", 10)
+    assert batch_norm_before(network, "layer2.0.bn1") is network.layer2[0].bn1
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    assert batch_norm_before(plain, "<1") is None
+    assert batch_norm_before(plain, "<0") is None
+
+
+def test_ofd_weighs_the_deepest_layer_most_and_takes_its_margins_from_the_teacher():
+    torch.manual_seed(0)
+    teacher = models.build("resnet8", 10)
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.normal_(module.bias)
+    term = Overhaul()
+    term.look(teacher, teacher)
+    layers = models.preactivations(teacher)
+    narrow = features((3, 4, 8, 8), (3, 5, 4, 4), (3, 6, 2, 2))
+    ours = Features(torch.zeros(3, 10), dict(zip(layers, narrow.maps.values(), strict=True)))
+    wide = features((3, 16, 8, 8), (3, 32, 4, 4), (3, 64, 4, 4), seed=1)
+    theirs = Features(torch.zeros(3, 10), dict(zip(layers, wide.maps.values(), strict=True)))
+    term.build(ours, theirs)
+    expected = 0
+    for i, (s, t) in enumerate(zip(ours.maps.values(), theirs.maps.values(), strict=True)):
+        norm = teacher.get_submodule(f"layer{i + 1}.0.bn2")
+        t = t if i < 2 else torch.nn.functional.avg_pool2d(t, 2)
+        margin = expected_negative(norm.bias.detach(), norm.weight.detach())
+        expected = expected + partial_loss(term.connectors[i](s), t, margin) * (0.25, 0.5, 1)[i]
+    assert torch.isclose(term(ours, theirs, None), expected, rtol=1e-5)
+
+
+def test_ofd_measures_its_margin_where_there_is_no_batch_norm():
+    torch.manual_seed(0)
+    margin = Margin(3, None, "paper")
+    first, second = torch.randn(4, 3, 5, 5), 2 * torch.randn(4, 3, 5, 5)
+    second[:, 2] = 1.0
+    both = torch.cat([first, second]).transpose(0, 1).flatten(1)
+    margin(first)
+    expected = torch.stack([channel[channel < 0].mean() for channel in both])
+    assert torch.allclose(margin(second), expected, rtol=1e-6)
+    margin.eval()
+    assert torch.allclose(margin(0 * first), expected, rtol=1e-6)  # and it stays
+    assert torch.equal(Margin(3, None, "paper")(first.abs()), torch.zeros(3))
+
+
+def test_ofd_refuses():
+    with pytest.raises(KDScopeError, match="nearest: paper"):
+        Overhaul(variant="papr")
