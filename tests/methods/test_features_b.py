@@ -7,10 +7,12 @@ from torch import tensor
 from kdscope import models
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
+from kdscope.methods import Objective, resolve
 from kdscope.methods.ab import ActivationBoundaries, boundary_loss
 from kdscope.methods.fsp import FlowTransfer, flow, fsp_loss
 from kdscope.methods.ft import FactorTransfer, factor_transfer_loss
 from kdscope.methods.ofd import Margin, Overhaul, batch_norm_before, expected_negative, partial_loss
+from kdscope.methods.reviewkd import Fusion, KnowledgeReview, hierarchical_context_loss
 
 
 def features(*shapes, seed=0, dtype=torch.float32):
@@ -366,3 +368,85 @@ def test_ofd_measures_its_margin_where_there_is_no_batch_norm():
 def test_ofd_refuses():
     with pytest.raises(KDScopeError, match="nearest: paper"):
         Overhaul(variant="papr")
+
+
+# Knowledge review
+
+
+def checkerboard(side):
+    return (1 - 2.0 * ((torch.arange(side)[:, None] + torch.arange(side)) % 2)).expand(1, 1, side, side)
+
+
+def test_reviewkd_context_loss_closed_forms():
+    one = torch.ones(2, 3, 8, 8)
+    assert hierarchical_context_loss(one, 0 * one).item() == pytest.approx(1.0)
+    assert hierarchical_context_loss(checkerboard(8), torch.zeros(1, 1, 8, 8)).item() == pytest.approx(1 / 1.875)
+    # 4 x 4: its own grid, 2 x 2 and 1 x 1 with weights 1, 1/2, 1/4; a single place: itself alone.
+    assert hierarchical_context_loss(checkerboard(4), torch.zeros(1, 1, 4, 4)).item() == pytest.approx(1 / 1.75)
+    assert hierarchical_context_loss(torch.full((2, 3, 1, 1), 3.0), torch.zeros(2, 3, 1, 1)).item() == 9.0
+
+
+def test_reviewkd_context_loss_is_the_naive_formula():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(4, 3, 8, 8, dtype=torch.float64), torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    d, total = student - teacher, 0
+    for weight, side in ((1, 1), (0.5, 2), (0.25, 4), (0.125, 8)):
+        pooled = d.reshape(4, 3, 8 // side, side, 8 // side, side).mean((3, 5))
+        total = total + weight * pooled.square().mean()
+    loss = hierarchical_context_loss(student, teacher)
+    assert torch.isclose(loss, total / 1.875, rtol=1e-12)
+    assert torch.isclose(hierarchical_context_loss(last(student), last(teacher)), loss, rtol=1e-12)
+    assert hierarchical_context_loss(teacher, teacher) == 0
+    student.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: hierarchical_context_loss(s, teacher), student)
+
+
+def test_reviewkd_fusion_is_the_weighted_sum_of_the_two_maps():
+    torch.manual_seed(0)
+    fuse = Fusion(4, 5, 6, deepest=False).eval()
+    for norm in (fuse.inward[1], fuse.outward[1]):
+        norm.eps = 0.0  # batch norm of fresh statistics is then the identity
+    x, deeper = torch.randn(2, 4, 4, 4), torch.randn(2, 5, 2, 2)
+    inward = torch.einsum("oi,bihw->bohw", fuse.inward[0].weight[:, :, 0, 0], x)
+    above = deeper.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    conv = fuse.attention[0]
+    both = torch.cat([inward, above], 1)
+    share = (torch.einsum("oi,bihw->bohw", conv.weight[:, :, 0, 0], both) + conv.bias[:, None, None]).sigmoid()
+    expected = inward * share[:, 0:1] + above * share[:, 1:2]
+    expected = expected.repeat_interleave(2, 2).repeat_interleave(2, 3)  # to the teacher's grid
+    output, reviewed = fuse(x, deeper, (8, 8))
+    assert torch.allclose(reviewed, expected, atol=1e-6)
+    assert torch.allclose(output, fuse.outward[0](expected), atol=1e-5)
+    assert Fusion(4, 5, 6, deepest=True).attention is None
+
+
+def test_reviewkd_reviews_from_the_deep_end_on_any_grid():
+    torch.manual_seed(0)
+    student = features((3, 4, 9, 7), (3, 6, 5, 4), (3, 8, 3, 2))
+    teacher = features((3, 5, 8, 8), (3, 9, 4, 4), (3, 7, 2, 2), seed=1)
+    student = Features(student.logits, dict(student.maps) | {"penultimate": torch.randn(3, 8)})
+    teacher = Features(teacher.logits, dict(teacher.maps) | {"penultimate": torch.randn(3, 7)})
+    term = KnowledgeReview()
+    term.build(student, teacher)
+    term.eval()
+    assert [fusion.inward[0].out_channels for fusion in term.fusions] == [8] * 4
+    reviewed, total = None, 0
+    for i in (3, 2, 1, 0):
+        s, t = (list(one.maps.values())[i] for one in (student, teacher))
+        s, t = (each[:, :, None, None] if i == 3 else each for each in (s, t))
+        output, reviewed = term.fusions[i](s, reviewed, t.shape[2:])
+        assert output.shape == t.shape
+        total = total + hierarchical_context_loss(output, t)
+    assert torch.isclose(term(student, teacher, None), total)
+    # A deep map of the student takes part in what the shallow layers say.
+    shallow = hierarchical_context_loss(output, t)
+    assert torch.autograd.grad(shallow, term.fusions[3].inward[0].weight)[0].abs().max() > 0
+
+
+def test_reviewkd_settings():
+    assert resolve("reviewkd")["reviewkd"]["warmup"] == pytest.approx(20 / 240)
+    student, teacher = models.build("resnet8", 10), models.build("resnet18", 10)
+    objective = Objective(resolve("reviewkd"), student, [teacher])
+    ours, theirs = objective.pairs["reviewkd"][0]
+    assert ours == ("layer1", "layer2", "layer3", "penultimate")
+    assert theirs == ("<layer2.1.relu#1", "<layer3.1.relu#1", "<layer4.1.relu#1", "penultimate")
