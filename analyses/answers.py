@@ -13,6 +13,7 @@ from kdscope.sources import Subject
 
 SPLITS = ("train", "test")
 ROLES = ("teacher", "ensemble", "student", "independent-student", "random-init")
+SINGLE = ("teacher", "student", "independent-student")  # trained, and no ensemble
 
 
 @dataclass(frozen=True)

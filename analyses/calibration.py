@@ -6,27 +6,41 @@ of the same confidences would get, for that is not 0; and the gap between studen
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from kdscope.analyses.answers import Answers, ask, parties, splits_of, teacher_of
+from kdscope.analyses.answers import SINGLE, Answers, ask, parties, splits_of, teacher_of
 from kdscope.analyses.base import Report, analysis, tidy
-from kdscope.analyses.cast import Cast, cast
+from kdscope.analyses.calibration_words import short, verdicts
+from kdscope.analyses.cast import Cast, Party, cast
 from kdscope.analyses.options import definitions
 from kdscope.measures import MEASURES
 from kdscope.measures.calibration import BINS, CalibrationMeasure, reliability
 from kdscope.measures.contingency import jackknife
 from kdscope.measures.logits import suitable, update_all
 from kdscope.measures.result import Result
+from kdscope.measures.seeds import over_seeds
 from kdscope.measures.statistics import paired_bootstrap, student_interval, wilson
 from kdscope.measures.temperature import cross_fitted
 from kdscope.sources import Subject
 
 COLUMNS = (
-    *("role", "group", "method", "architecture", "seed", "temperature", "fitted", "null", "null_low", "null_high"),
-    *("p_value", "gap", "gap_low", "gap_high", "bin_low", "bin_high", "confidence", "control"),
+    *("role", "group", "method", "architecture", "seed", "seeds", "temperature", "fitted"),
+    *(
+        "null",
+        "null_low",
+        "null_high",
+        "p_value",
+        "gap",
+        "gap_low",
+        "gap_high",
+        "bin_low",
+        "bin_high",
+        "confidence",
+        "control",
+    ),
 )
 FAMILY = "calibration"
 CONTROL = "floor: a perfectly calibrated model of the same confidences"
@@ -64,7 +78,8 @@ def calibration(
         two temperatures, each fitted on the half of the images where it is not judged), null and null_low, null_high
         (a perfectly calibrated model of these confidences; `floor` is the same), p_value (share of such models with so
         large an error), and for a student (a is its teacher) gap: student less teacher, paired by image. Rows of
-        measure "reliability" are the bins of its diagram: value is the accuracy, `bin_confidence` the confidence.
+        measure "reliability" are the bins of its diagram: value is the accuracy, `bin_confidence` the confidence. Rows
+        of seed "all" are means over seeds, whose intervals are for another training and other images.
 
     Raises:
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
@@ -76,7 +91,22 @@ def calibration(
         for named in asked:
             rows += _of_split(roles, part, view, named, confidence, draws)
     table = tidy(rows, (*COLUMNS, "bin_confidence"))
-    return Report(table, _short(table), (*roles.notes, *_verdicts(table)))
+    return Report(table, short(table), (*roles.notes, *verdicts(table)))
+
+
+@dataclass(frozen=True)
+class Found:
+    """One measure of a network at one temperature: with the null's mean and ends, and the gap to its teacher."""
+
+    party: Party
+    role: str
+    above: Party | None
+    temperature: str
+    fitted: str
+    result: Result
+    null: tuple[float, float, float]
+    p_value: float
+    gap: Result | None
 
 
 def _of_split(
@@ -84,26 +114,64 @@ def _of_split(
 ) -> Iterator[dict[str, Any]]:
     taught = {student.subject.name: teacher_of(student) for student in roles.students}
     states: dict[tuple, dict] = {}
+    every: list[Found] = []
     for role, party in parties(roles):
         answers = ask(party, role, split, view)
         if answers is None:
             continue
         above = taught.get(party.subjects[0].name) if role == "student" else None
         for temperature in ("1", "best"):
-            fitted, found = _measure(answers, temperature, definition)
-            states[party.key, temperature] = found
+            fitted, measured = _measure(answers, temperature, definition)
+            states[party.key, temperature] = measured
             other = states.get((above.key, temperature)) if above else None
-            shared = {
-                "analysis": "calibration", "definition": definition, "a": roles.name(above) if above else "",
-                "b": roles.name(party), "layer": "", "split": split, "view": view, "role": role,
-                "group": roles.group_name(party), "method": party.subjects[0].method,
-                "architecture": party.subjects[0].architecture, "seed": party.seed, "temperature": temperature,
-                "fitted": fitted, "confidence": confidence, "control": CONTROL,
-            }  # fmt: skip
-            for name, state in found.items():
-                yield _row(state, other and other[name], confidence, draws) | shared
+            known = (party, role, above, temperature, fitted)
+            found = [
+                Found(*known, *_beside(state, other and other[name], confidence, draws))
+                for name, state in measured.items()
+            ]
+            shared = _shared(roles, found[0], split, view, definition, confidence)
+            yield from (shared | _row(one) for one in found)
             if definition == "kdscope":
-                yield from (row | shared for row in _diagram(found["ece"], confidence))
+                yield from (shared | row for row in _diagram(measured["ece"], confidence))
+            every += found
+    for members in _by_seeds(every):
+        yield _shared(roles, members[0], split, view, definition, confidence, len(members)) | _over(members, confidence)
+
+
+def _shared(
+    roles: Cast, found: Found, split: str, view: str, definition: str, confidence: float, seeds: int = 1
+) -> dict[str, Any]:
+    """What all rows of a network, or of the seeds of a group, have in common."""
+    name, subject = roles.name if seeds == 1 else roles.group_name, found.party.subjects[0]
+    seed = "" if found.party.seed is None else str(found.party.seed)
+    return {
+        "analysis": "calibration", "definition": definition, "a": name(found.above) if found.above else "",
+        "b": name(found.party), "layer": "", "split": split, "view": view, "role": found.role,
+        "group": roles.group_name(found.party), "method": subject.method, "architecture": subject.architecture,
+        "seed": seed if seeds == 1 else "all", "seeds": seeds, "temperature": found.temperature,
+        "fitted": found.fitted if seeds == 1 else "", "confidence": confidence, "control": CONTROL,
+    }  # fmt: skip
+
+
+def _by_seeds(found: Sequence[Found]) -> list[list[Found]]:
+    """The measures that several seeds of a student, a teacher or an independent student have in common."""
+    groups: dict[tuple, list[Found]] = {}
+    for one in found:
+        if one.role in SINGLE:
+            key = (one.role, one.party.groups, one.above and one.above.groups, one.temperature, one.result.measure)
+            groups.setdefault(key, []).append(one)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def _over(members: Sequence[Found], confidence: float) -> dict[str, Any]:
+    """The mean over seeds, for another training and other images; the null is the mean of those of each seed."""
+    result = over_seeds([one.result for one in members], confidence=confidence)
+    gaps = [one.gap for one in members]
+    gap = over_seeds(gaps, confidence=confidence) if all(gaps) else None
+    null = tuple(float(np.mean(side)) for side in zip(*(one.null for one in members), strict=True))
+    low, high = MEASURES[result.measure].card.range  # a t interval over few seeds knows nothing of the range
+    clipped = replace(result, ci_low=max(low, result.ci_low), ci_high=min(high, result.ci_high))
+    return _row(replace(members[0], result=clipped, null=null, p_value=np.nan, gap=gap))
 
 
 def _measure(answers: Answers, temperature: str, definition: str) -> tuple[str, dict]:
@@ -117,24 +185,34 @@ def _measure(answers: Answers, temperature: str, definition: str) -> tuple[str, 
     return fitted, states
 
 
-def _row(state: Any, other: Any, confidence: float, draws: int) -> dict[str, Any]:
+def _beside(state: Any, other: Any, confidence: float, draws: int) -> tuple:
+    """The result, what calibrated models get (mean, ends, share of as large ones), and the gap to another network."""
     result: Result = state.compute(confidence)
-    null = state.null(draws)
-    low, high = np.quantile(null, [(1 - confidence) / 2, (1 + confidence) / 2])
-    drawn = len(null) > 1
-    row = result.with_frame(floor=float(null.mean())).row() | {
-        "null": float(null.mean()),
-        "null_low": float(low) if drawn else np.nan,
-        "null_high": float(high) if drawn else np.nan,
-        "p_value": float((1 + (null >= result.value).sum()) / (1 + len(null))) if drawn else np.nan,
-    }
-    if other is None:
-        return row
-    if isinstance(state, CalibrationMeasure):
-        gap, low, high = _gap(state, other, confidence)
+    drawn = state.null(draws)
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    mean, p_value = float(drawn.mean()), np.nan
+    null = (mean, float(low), float(high))
+    if len(drawn) > 1:
+        p_value = float((1 + (drawn >= result.value).sum()) / (1 + len(drawn)))
     else:
-        gap, low, high = paired_bootstrap(result.per_sample, other.compute(confidence).per_sample)
-    return row | {"gap": gap, "gap_low": low, "gap_high": high}
+        null = (mean, np.nan, np.nan)
+    gap = None
+    if isinstance(state, CalibrationMeasure) and other is not None:
+        value, low, high = _gap(state, other, confidence)
+        gap = replace(result, value=value, ci_low=low, ci_high=high)
+    elif other is not None:
+        theirs = other.compute(confidence).per_sample
+        value, low, high = paired_bootstrap(result.per_sample, theirs, confidence=confidence)
+        gap = replace(result, value=value, ci_low=low, ci_high=high, per_sample=result.per_sample - theirs)
+    return result.with_frame(floor=mean), null, p_value, gap
+
+
+def _row(found: Found) -> dict[str, Any]:
+    null, gap = found.null, found.gap
+    row = found.result.with_frame(floor=null[0]).row() | {
+        "null": null[0], "null_low": null[1], "null_high": null[2], "p_value": found.p_value
+    }  # fmt: skip
+    return row if gap is None else row | {"gap": gap.value, "gap_low": gap.ci_low, "gap_high": gap.ci_high}
 
 
 def _gap(state: CalibrationMeasure, other: CalibrationMeasure, confidence: float) -> tuple[float, float, float]:
@@ -159,35 +237,3 @@ def _diagram(state: CalibrationMeasure, confidence: float) -> Iterator[dict[str,
             "measure": "reliability", "value": right, "ci_low": ends[0], "ci_high": ends[1], "floor": said, "n": n,
             "ceiling": np.nan, "bin_low": low, "bin_high": high, "bin_confidence": said,
         }  # fmt: skip
-
-
-def _short(table: pd.DataFrame) -> pd.DataFrame:
-    """A row of text for each network, split and temperature; errors in %."""
-    lines = []
-    plain = table[(table["measure"] != "reliability") & (table["definition"] == "kdscope")]
-    for (split, b, temperature), group in plain.groupby(["split", "b", "temperature"], sort=False):
-        by = group.set_index("measure")
-        ece = by.loc["ece"]
-        shown = {"network": b, "split": split, "T": temperature if temperature == "1" else ece.fitted}
-        shown["ECE %"] = f"{100 * ece.value:.1f} [{100 * ece.ci_low:.1f}, {100 * ece.ci_high:.1f}]"
-        shown["calibrated"] = f"{100 * ece.null:.1f}"
-        shown |= {title: f"{100 * by.loc[name].value:.1f}" for name, title in SHOWN.items()}
-        lines.append(shown | {"NLL": f"{by.loc['nll'].value:.3f}", "Brier": f"{by.loc['brier'].value:.3f}"})
-    return pd.DataFrame(lines)
-
-
-SHOWN = {"ece-debiased": "debiased L2", "smooth-ece": "SmoothECE"}
-
-
-def _verdicts(table: pd.DataFrame) -> list[str]:
-    rows = table[(table["measure"] == "ece") & (table["definition"] == "kdscope") & (table["role"] == "student")]
-    said = []
-    for row in rows.itertuples():
-        at = "T = 1" if row.temperature == "1" else f"its best T ({row.fitted})"
-        noise = "no more than a calibrated model gets" if row.p_value > 0.05 else "more than a calibrated model gets"
-        text = f"{row.b}, on {row.split}, at {at}: ECE {row.value:.3f}, {noise} ({row.null:.3f})"
-        if not np.isnan(row.gap):
-            sure = "" if row.gap_low > 0 or row.gap_high < 0 else ", which may be noise"
-            text += f"; {abs(row.gap):.3f} {'above' if row.gap > 0 else 'below'} {row.a}{sure}"
-        said.append(text)
-    return said

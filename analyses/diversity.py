@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.analyses.answers import ask, parties, splits_of, teacher_of
+from kdscope.analyses.answers import SINGLE, ask, parties, splits_of, teacher_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Pair, Party, cast, pairs
 from kdscope.analyses.compare import Finding, over_groups
@@ -32,7 +32,6 @@ COLUMNS = (
 )
 COMPARED = ("teacher-teacher", "student-student", "ceiling:teacher-seeds", "ceiling:student-seeds")
 ALIKE = {"teacher-teacher": "ceiling:teacher-seeds", "student-student": "ceiling:student-seeds"}
-SINGLE = ("teacher", "student", "independent-student")
 
 
 @analysis(

@@ -68,4 +68,8 @@ def _figures(name: str, rows: "pd.DataFrame", where: str | Path, folder: Path) -
         yield from FIGURES[name](rows)
     except KeyError as error:
         raise KDScopeError(f"{where}: the figures of {name} need {error.args[0]!r}, which is not there") from error
+    except AttributeError as error:
+        if type(error.obj).__name__ not in ("Pandas", "Series"):  # rows of a table
+            raise
+        raise KDScopeError(f"{where}: the figures of {name} need column {error.name!r}, which is not there") from error
     yield f"{name}-gallery", _gallery(rows, folder)

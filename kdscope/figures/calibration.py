@@ -1,10 +1,12 @@
 """The figures of `kdscope analyze calibration`: functions of its table.
 
-- calibration-reliability: reliability diagrams, each student beside its teacher, at T = 1 and at the best temperature.
+- calibration-reliability: reliability diagrams of teachers and students, at T = 1 and at the best temperature.
 - calibration-error: each calibration error with its interval, beside that of calibrated models of its confidences.
 """
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,24 +40,35 @@ def calibration(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def diagrams(rows: pd.DataFrame) -> Figure:
-    """Accuracy against confidence by bins, a line of panels for each student: its teacher, itself, at either T."""
+    """Accuracy against confidence by bins, at either temperature: of each kind of student one seed, after its teacher.
+
+    Two networks a line, each once, however many students a teacher has.
+    """
+    rows = rows[rows["seed"] != "all"]
     bins, eces = rows[rows["measure"] == "reliability"], rows[rows["measure"] == "ece"]
-    students = bins[(bins["role"] == "student")].drop_duplicates("b").head(MOST)
-    names = short_names([*students["a"], *students["b"]], 22)
-    colour = colours(["teacher", "student"])
-    figure, grid = panels(len(students), 4, TWO_COLUMNS, 0.5 + 2.1 * len(students), sharex=True, sharey=True)
-    for line, student in zip(grid, students.itertuples(), strict=True):
-        shown = [(who, role, t) for who, role in ((student.a, "teacher"), (student.b, "student")) for t in TEMPERATURES]
-        for axes, (who, role, temperature) in zip(line, shown, strict=True):
-            own = (bins["b"] == who) & (bins["temperature"] == temperature)
-            _diagram(axes, bins[own], colour[role])
-            ece = eces[(eces["b"] == who) & (eces["temperature"] == temperature)].iloc[0]
-            text = f"ECE {ece.value:.3f} [{ece.ci_low:.3f}, {ece.ci_high:.3f}]\n(calibrated {ece.null:.3f})"
-            axes.set_title(f"{names[who]}, {TEMPERATURES[temperature]}\n{text}", fontsize=6.5)
+    students = bins[bins["role"] == "student"].drop_duplicates("group").head(MOST)
+    known = dict(zip(bins["b"], bins["role"], strict=True))
+    networks = list(dict.fromkeys(name for s in students.itertuples() for name in (s.a, s.b) if name in known))
+    networks.sort(key=lambda name: known[name] == "student")
+    names, colour = short_names(networks, 22), colours(["teacher", "student"])
+    down = math.ceil(len(networks) / 2)
+    figure, grid = panels(down, 4, TWO_COLUMNS, 0.5 + 2.1 * down, sharex=True, sharey=True)
+    panel = [axes for line in grid for axes in line]
+    shown = [(name, temperature) for name in networks for temperature in TEMPERATURES]
+    for axes, (name, temperature) in zip(panel, shown, strict=False):
+        own = (bins["b"] == name) & (bins["temperature"] == temperature)
+        _diagram(axes, bins[own], colour["student" if known[name] == "student" else "teacher"])
+        ece = eces[(eces["b"] == name) & (eces["temperature"] == temperature)].iloc[0]
+        text = f"ECE {ece.value:.3f} [{ece.ci_low:.3f}, {ece.ci_high:.3f}]\n(calibrated {ece.null:.3f})"
+        axes.set_title(f"{names[name]}, {TEMPERATURES[temperature]}\n{text}", fontsize=6.5)
+    for axes in panel[len(shown) :]:
+        axes.set_axis_off()
     for line in grid:
         line[0].set_ylabel("Accuracy (share)")
-    for axes in grid[-1]:
-        axes.set_xlabel("Confidence (share)")
+    for k, axes in enumerate(panel[: len(shown)]):
+        if k + 4 >= len(shown):
+            axes.set_xlabel("Confidence (share)")
+            axes.tick_params(labelbottom=True)  # also where the line below is not full
     handles = [
         Line2D([], [], color=shade, marker="o", markersize=3, label=f"{role}, {_sure(rows)} interval")
         for role, shade in colour.items()
@@ -81,31 +94,45 @@ def _diagram(axes: Axes, bins: pd.DataFrame, colour: tuple) -> None:
 
 
 def errors(rows: pd.DataFrame) -> Figure:
-    """Each network's errors at either temperature; the grey band is what calibrated models of its confidences get."""
+    """Each network's errors at either temperature; the grey band is what calibrated models of its confidences get.
+
+    Several seeds of a network are one row, with a tick for each.
+    """
     rows = rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")]
-    order = list(dict.fromkeys(rows["b"]))[::-1]
+    several = rows.groupby(["role", "group"])["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
+    rows = rows.assign(label=rows["b"].where(~several, rows["group"]))
+    main, alone = rows[~several | (rows["seed"] == "all")], rows[several & (rows["seed"] != "all")]
+    order = list(dict.fromkeys(rows["label"]))[::-1]
     names, colour = short_names(order, 26), colours(list(TEMPERATURES))
     figure, grid = panels(1, len(ERRORS), TWO_COLUMNS, 1.15 + 1.3 * ROW * max(2, len(order)), sharey=True)
     for axes, (measure, label) in zip(grid[0], ERRORS.items(), strict=True):
-        for row in rows[rows["measure"] == measure].itertuples():
-            at = order.index(row.b) + (0.17 if row.temperature == "1" else -0.17)
+        for row in main[main["measure"] == measure].itertuples():
+            at = _line(order, row)
             axes.barh(at, row.null_high - row.null_low, 0.26, row.null_low, color=BAND, linewidth=0, zorder=1)
             axes.plot([row.null] * 2, [at - 0.13, at + 0.13], color="0.5", linewidth=1, zorder=2)
             interval(axes, row, at, color=colour[row.temperature], zorder=3)
+        for row in alone[alone["measure"] == measure].itertuples():
+            axes.plot(row.value, _line(order, row), "|", color=colour[row.temperature], markersize=6, alpha=0.6)
         axes.set_yticks(range(len(order)), [names[name] for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(axis="y", visible=False)
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])  # else a dot at 0 is cut in half
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.set_xlabel(label)
     sure = _sure(rows)
     handles = [
         Line2D([], [], color=colour[t], marker="o", markersize=4, label=f"{title}, {sure} interval")
         for t, title in TEMPERATURES.items()
     ]
+    if len(alone):
+        handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", alpha=0.6, label="one seed"))
     handles.append(Patch(color=BAND, label=f"calibrated models of the same confidences ({sure})"))
     legend_below(figure, handles)
     return figure
+
+
+def _line(order: list[str], row: Any) -> float:
+    return order.index(row.label) + (0.17 if row.temperature == "1" else -0.17)
 
 
 def _sure(rows: pd.DataFrame) -> str:

@@ -6,10 +6,12 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from kdscope.figures import FIGURES
 from kdscope.figures.style import ROW, TWO_COLUMNS, colours, interval, legend_below, marks, panels, short_names, styled
@@ -122,6 +124,11 @@ def views(rows: pd.DataFrame) -> Figure:
             interval(axes, row, at, color=shade[row.shown], fmt=mark[row.shown])
         if measure == "view-diversity":
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            if np.ptp(np.log10(axes.get_xlim())) < 0.4:  # no two of 1, 2, 5 lie in it
+                axes.xaxis.set_major_locator(MaxNLocator(4))
         code = (part["definition"] != "kdscope").all()
         axes.set_xlabel(VIEWS[measure].replace("(ratio)", "by guo2024-code (ratio)") if code else VIEWS[measure])
     sure = f"{rows['confidence'].iloc[0]:.0%}"

@@ -25,13 +25,16 @@ def efficiency(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
 
 
 def against_cost(table: pd.DataFrame) -> Figure:
-    """Accuracy against three costs, on axes from 0."""
-    kinds = list(dict.fromkeys(table["role"] + ", " + table["architecture"]))
+    """Accuracy with its interval against three costs, on axes from 0; a colour for each kind of network."""
+    method = table["method"].where(table["role"] == "distilled").fillna("")
+    named = (table["role"] + " " + method).str.strip() + ", " + table["architecture"]
+    table = table.assign(kind=named)
+    kinds = list(dict.fromkeys(named))
     colour, mark = colours(kinds), marks(kinds)
     figure, grid = panels(1, len(AXES), TWO_COLUMNS, 2.7, sharey=True)
     for axes, (cost, title) in zip(grid[0], AXES.items(), strict=True):
         for _, own in table.groupby("b", sort=False):
-            kind = f"{own['role'].iloc[0]}, {own['architecture'].iloc[0]}"
+            kind = own["kind"].iloc[0]
             by = own.drop_duplicates("measure").set_index("measure")
             place = by.loc[cost, "value"]
             style = {"color": colour[kind], "fmt": mark[kind], "elinewidth": 0.6, "alpha": 0.9}

@@ -44,16 +44,17 @@ def maps(rows: pd.DataFrame, title: str) -> Figure:
     palette = sns.color_palette("colorblind" if len(classes) <= 10 else "husl", len(classes))
     colour = dict(zip(classes, palette, strict=True))
     short = short_names(names, 26)
-    figure, panel = _grid(len(names), 2.3, 0.2 + 0.16 * (math.ceil(len(classes) / 8) if len(classes) <= NAMED else 0))
+    figure, panel = _grid(len(names), 2.45, 0.2 + 0.16 * (math.ceil(len(classes) / 8) if len(classes) <= NAMED else 0))
     for axes, name in zip(panel, names, strict=False):
         own = rows[rows["a"] == name]
         axes.scatter(
             own["x"], own["y"], s=max(1.5, 12 - len(own) / 200), c=[colour[c] for c in own["class"]],
             linewidths=0, alpha=0.8, rasterized=True,
         )  # fmt: skip
-        axes.set_title(f"{short[name]}\n{own['value'].mean():.0%} of neighbours of one class", fontsize=7)
-        axes.set_xlabel(f"{title} 1")
-        axes.set_ylabel(f"{title} 2")
+        axes.set_title(f"{short[name]}\n{own['value'].mean():.0%} of near images share the class", fontsize=7)
+        axes.set_xlabel(f"{title} 1", fontsize=7)
+        if axes.get_subplotspec().is_first_col():
+            axes.set_ylabel(f"{title} 2", fontsize=7)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_box_aspect(1)

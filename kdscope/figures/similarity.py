@@ -116,8 +116,9 @@ def _matrices(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         if len(control):
             first = control.iloc[0]
             matrix = control[(control["a"] == first["a"]) & (control["b"] == first["b"])]
-            named = short_names([first["a"], first["b"]], 24)
-            beside = named[first["b"]] if kind.startswith("ceiling") else f"against {named[first['a']]}"
+            again = kind.startswith("ceiling")
+            named = short_names([first["a"], first["b"]], 14 if again else 24)
+            beside = f"{named[first['a']]} and {named[first['b']]}" if again else f"against {named[first['a']]}"
             yield f"{words}\n{beside}", matrix
 
 
@@ -155,7 +156,10 @@ def _heat_map(axes: Axes, matrix: pd.DataFrame, limits: tuple[float, float], sid
 
 def _number(value: float) -> str:
     """As .74, -.02, 1.00; an undefined one is a dash."""
-    return "–" if math.isnan(value) else f"{value:.2f}".replace("0.", ".", 1)
+    if math.isnan(value):
+        return "–"
+    text = f"{value:.2f}".replace("0.", ".", 1)
+    return ".00" if text == "-.00" else text.replace("-", "−")
 
 
 def frame(rows: pd.DataFrame) -> Figure:
@@ -191,8 +195,9 @@ def frame(rows: pd.DataFrame) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(4))
     for axes in panel[len(depths) :]:
         axes.set_axis_off()
+    sure = rows["confidence"].iloc[0]
     said = dict.fromkeys(part for text in rows["control"].dropna() for part in text.split("; ") if part)
-    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label="student")]
+    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=4, label=f"student, {sure:.0%} interval")]
     handles += [Line2D([], [], color=colour[part.split(":")[0]], linewidth=1.5, label=part) for part in said]
     legend_below(figure, handles)
     return figure

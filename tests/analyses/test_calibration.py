@@ -83,3 +83,27 @@ def test_published_definitions_and_bad_names():
     assert set(table.loc[table["definition"] == "guo2024-code", "measure"]) == {"ece"}
     with pytest.raises(KDScopeError, match=r"unknown definition 'guo'.*nearest: guo2024-code"):
         run_analysis("calibration", found, definition="guo")
+
+
+def test_seeds_together_are_their_mean_with_an_interval_for_another_training(report):
+    table = report.table
+    alone = table[(table["b"].str.startswith("kd-seed")) & (table["measure"] != "reliability")]
+    for (measure, temperature), own in alone.groupby(["measure", "temperature"]):
+        row = one(table, measure=measure, temperature=temperature, role="student", seed="all")
+        assert (row.b, row.a, row.seeds) == ("kd", "teacher-weak", 2)
+        assert row.value == pytest.approx(own["value"].mean())
+        assert row.null == pytest.approx(own["null"].mean())
+        assert row.gap == pytest.approx(own["gap"].mean())
+        assert 0 <= row.ci_low <= row.value <= row.ci_high
+        assert row.ci_high - row.value >= 0.5 * own["value"].std()
+    per_image = one(table, measure="nll", temperature="1", role="student", seed="all")
+    assert per_image.gap_low <= per_image.gap <= per_image.gap_high
+    assert not (table["seed"] == "all")[table["measure"] == "reliability"].any()
+    assert [line["network"] for line in report.summary.to_dict("records")].count("kd") == 2  # at either temperature
+    assert any(note.startswith("kd (2 seeds), on test, at T = 1: ECE") for note in report.notes)
+
+
+def test_one_seed_has_no_rows_of_all():
+    table = run_analysis("calibration", family(seeds=1, methods=("kd",), n=60), draws=5).table
+    assert set(table["seeds"]) == {1}
+    assert "all" not in set(table["seed"])
