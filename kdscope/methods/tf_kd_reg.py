@@ -51,10 +51,10 @@ def virtual_teacher_loss(
     others = (1 - correct) / (classes - 1)
     right = torch.arange(classes, device=label.device) == label.unsqueeze(1)
     if variant == "authors-code":
-        student, scores = student_logits, (correct, others)
+        student, high, low = student_logits, correct, others
     else:
-        student, scores = student_logits / temperature, (math.log(correct), math.log(others))
-    teacher = torch.where(right, *(student.new_tensor(score / temperature) for score in scores))
+        student, high, low = student_logits / temperature, math.log(correct), math.log(others)
+    teacher = (low + (high - low) * right.to(student.dtype)) / temperature
     return kl_div(log_softmax(student, 1), log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
