@@ -4,7 +4,7 @@ from kdscope.models.cost import Profile, profile
 from kdscope.models.layers import blocks, preactivations
 from kdscope.models.structure import classifier, stages
 from kdscope.models.weights import load_weights, save_weights, weights_hash
-from kdscope.models.zoo import MODELS, build, names
+from kdscope.models.zoo import MODELS, build, names, summary
 
 __all__ = [
     "MODELS",
@@ -18,5 +18,6 @@ __all__ = [
     "profile",
     "save_weights",
     "stages",
+    "summary",
     "weights_hash",
 ]

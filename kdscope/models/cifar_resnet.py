@@ -4,7 +4,8 @@ He et al., "Deep residual learning for image recognition", CVPR 2016, section 4.
 6n + 2, 16-32-64 channels. As in the comparison of Tian et al., "Contrastive representation distillation", ICLR 2020, a
 shortcut that changes shape is a 1x1 convolution with batch norm (He et al. pad with zeros), and `x4` means 32 channels
 in the stem and 64-128-256 in the stages. Parameters with 100 classes: resnet20 0.278 M, resnet56 0.862 M, resnet8x4
-1.234 M, resnet32x4 7.434 M. Parameters bear the names of that comparison's code, so its weights load here.
+1.234 M, resnet32x4 7.434 M; these two are also the "ResNet8 and ResNet32, doubled" of Lee & Song's code (BMVC 2019).
+Parameters bear the names of the comparison's code, so its weights load here.
 """
 
 from functools import partial
@@ -13,33 +14,14 @@ from torch import Tensor, nn
 
 from kdscope.errors import KDScopeError
 from kdscope.models.initialisation import initialise
+from kdscope.models.residual import Basic, stage
 from kdscope.models.zoo import MODELS
 
 
-class BasicBlock(nn.Module):
-    """relu(x + bn(conv(relu(bn(conv(x)))))): [B, C_in, H, W] -> [B, C_out, H / stride, W / stride], non-negative."""
-
-    def __init__(self, in_channels: int, channels: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.bn2(self.conv2(residual))
-        return self.relu(self.downsample(x) + residual)
-
-
 class CifarResNet(nn.Module):
-    """Images [B, 3, H, W] -> logits [B, C], for a depth of 6n + 2.
+    """ResNet of depth 6n + 2 for small images (He et al., CVPR 2016, section 4.2).
+
+    Images [B, 3, H, W] -> logits [B, C].
 
     Stage maps: `layer1` [B, 16w, H, W], `layer2` [B, 32w, H/2, W/2], `layer3` [B, 64w, H/4, W/4], each after its ReLU.
 
@@ -58,9 +40,9 @@ class CifarResNet(nn.Module):
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(stem, 16 * width, blocks, stride=1)
-        self.layer2 = _stage(16 * width, 32 * width, blocks, stride=2)
-        self.layer3 = _stage(32 * width, 64 * width, blocks, stride=2)
+        self.layer1 = stage(Basic, stem, 16 * width, blocks, stride=1)
+        self.layer2 = stage(Basic, 16 * width, 32 * width, blocks, stride=2)
+        self.layer3 = stage(Basic, 32 * width, 64 * width, blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64 * width, num_classes)
         initialise(self)
@@ -69,11 +51,6 @@ class CifarResNet(nn.Module):
         x = self.relu(self.bn1(self.conv1(images)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(self.avgpool(x).flatten(1))
-
-
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
 for _depth in (8, 14, 20, 32, 44, 56, 110):

@@ -59,12 +59,16 @@ def blocks(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
     """Names of the modules that the stages are made of, shallow to deep: residual blocks, in most networks.
 
     Of a stage that is an `nn.Sequential` of modules with parts of their own, those; of any other (VGG's are rows of
-    single layers), the stage itself. A resnet of depth 6n + 2 has 3n, a wrn-D-W of depth 6n + 4 too.
+    single layers), the stage itself. A resnet of depth 6n + 2 has 3n, a wrn-D-W of depth 6n + 4 too. A network that has
+    an attribute `block_names` says it itself.
 
     >>> from kdscope.models import build
     >>> len(blocks(build("resnet20", num_classes=10))), blocks(build("vgg8", num_classes=10))
     (9, ('block1', 'block2', 'block3', 'block4'))
     """
+    named = getattr(model, "block_names", None)
+    if named is not None:
+        return tuple(named)
     found: dict[str, None] = {}
     for stage in stages(model, image_size):
         module = model.get_submodule(stage)

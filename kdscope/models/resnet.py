@@ -1,74 +1,26 @@
 """The large residual networks on small images: resnet18, resnet34, resnet50, resnet101, and `_cbam` versions of each.
 
 He et al., "Deep residual learning for image recognition", CVPR 2016, table 1, with the stem that is usual for CIFAR:
-one 3x3 convolution of stride 1, no max pooling. In a bottleneck the 3x3 convolution has the stride. With CBAM the gates
-stand behind the last batch norm of each block, before the addition (Woo et al., ECCV 2018, figure 3). With 10 classes:
-resnet18 11.17 M parameters and 0.555 GMAC at 32 pixels, resnet50 23.52 M and 1.298 GMAC, resnet50_cbam 26.05 M and 1.30
-GMAC.
+one 3x3 convolution of stride 1, no max pooling. CBAM: Woo et al., ECCV 2018. With 10 classes: resnet18 11.17 M
+parameters and 0.555 GMAC at 32 pixels, resnet50 23.52 M and 1.298 GMAC, resnet50_cbam 26.05 M and 1.30 GMAC.
 """
 
 from functools import partial
 
 from torch import Tensor, nn
 
-from kdscope.models.cbam import CBAM, SpatialGate
+from kdscope.models.cbam import SpatialGate
 from kdscope.models.initialisation import initialise
+from kdscope.models.residual import Basic, Bottleneck, stage
 from kdscope.models.zoo import MODELS
 
 CHANNELS = (64, 128, 256, 512)
 
 
-class Basic(nn.Module):
-    """Two 3x3 convolutions and a shortcut: [B, C_in, H, W] -> [B, C, H / stride, W / stride], non-negative."""
-
-    expansion = 1
-
-    def __init__(self, in_channels: int, channels: int, stride: int, cbam: bool):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU()
-        self.cbam = CBAM(channels) if cbam else None
-        self.downsample = _shortcut(in_channels, channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.bn2(self.conv2(residual))
-        if self.cbam is not None:
-            residual = self.cbam(residual)
-        return self.relu(self.downsample(x) + residual)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions and a shortcut: [B, C_in, H, W] -> [B, 4C, H / stride, W / stride], non-negative."""
-
-    expansion = 4
-
-    def __init__(self, in_channels: int, channels: int, stride: int, cbam: bool):
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.conv3 = nn.Conv2d(channels, 4 * channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * channels)
-        self.relu = nn.ReLU()
-        self.cbam = CBAM(4 * channels) if cbam else None
-        self.downsample = _shortcut(in_channels, 4 * channels, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        residual = self.relu(self.bn1(self.conv1(x)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
-        if self.cbam is not None:
-            residual = self.cbam(residual)
-        return self.relu(self.downsample(x) + residual)
-
-
 class ResNet(nn.Module):
-    """Images [B, 3, H, W] -> logits [B, C]; `block` is `Basic` or `Bottleneck`, `counts` the blocks in each stage.
+    """ResNet of four stages with a stem for small images (He et al., CVPR 2016, table 1).
+
+    Images [B, 3, H, W] -> logits [B, C]; `block` is `Basic` or `Bottleneck`, `counts` the blocks in each stage.
 
     Stage maps after their last ReLU, with e = 1 (Basic) or 4: `layer1` [B, 64e, H, W], `layer2` [B, 128e, H/2, W/2],
     `layer3` [B, 256e, H/4, W/4], `layer4` [B, 512e, H/8, W/8].
@@ -83,22 +35,23 @@ class ResNet(nn.Module):
     def __init__(
         self,
         block: type[Basic] | type[Bottleneck],
-        counts: tuple[int, int, int, int],
+        counts: tuple[int, ...],
         cbam: bool = False,
         *,
         num_classes: int,
     ):
         super().__init__()
-        e = block.expansion
+        widths = [channels * block.expansion for channels in CHANNELS]
+        make = partial(block, cbam=cbam)
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
-        self.layer1 = _stage(block, 64, CHANNELS[0], counts[0], stride=1, cbam=cbam)
-        self.layer2 = _stage(block, CHANNELS[0] * e, CHANNELS[1], counts[1], stride=2, cbam=cbam)
-        self.layer3 = _stage(block, CHANNELS[1] * e, CHANNELS[2], counts[2], stride=2, cbam=cbam)
-        self.layer4 = _stage(block, CHANNELS[2] * e, CHANNELS[3], counts[3], stride=2, cbam=cbam)
+        self.layer1 = stage(make, 64, widths[0], counts[0], stride=1)
+        self.layer2 = stage(make, widths[0], widths[1], counts[1], stride=2)
+        self.layer3 = stage(make, widths[1], widths[2], counts[2], stride=2)
+        self.layer4 = stage(make, widths[2], widths[3], counts[3], stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(CHANNELS[3] * e, num_classes)
+        self.fc = nn.Linear(widths[3], num_classes)
         initialise(self)
         for module in self.modules():
             if isinstance(module, SpatialGate):
@@ -110,18 +63,11 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _stage(
-    block: type[Basic] | type[Bottleneck], in_channels: int, channels: int, count: int, stride: int, cbam: bool
-) -> nn.Sequential:
-    first = block(in_channels, channels, stride, cbam)
-    rest = (block(channels * block.expansion, channels, 1, cbam) for _ in range(count - 1))
-    return nn.Sequential(first, *rest)
-
-
-def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
-    if stride == 1 and in_channels == channels:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+def cbam_resnet(
+    block: type[Basic] | type[Bottleneck], counts: tuple[int, int, int, int], *, num_classes: int
+) -> ResNet:
+    """ResNet with gates on channels and places in each block, CBAM (Woo et al., ECCV 2018)."""
+    return ResNet(block, counts, True, num_classes=num_classes)
 
 
 for _depth, _block, _counts in (
@@ -131,4 +77,4 @@ for _depth, _block, _counts in (
     (101, Bottleneck, (3, 4, 23, 3)),
 ):
     MODELS.register(f"resnet{_depth}")(partial(ResNet, _block, _counts))
-    MODELS.register(f"resnet{_depth}_cbam")(partial(ResNet, _block, _counts, True))
+    MODELS.register(f"resnet{_depth}_cbam")(partial(cbam_resnet, _block, _counts))

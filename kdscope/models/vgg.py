@@ -25,7 +25,9 @@ CONVOLUTIONS = {  # in each of the five blocks
 
 
 class VGG(nn.Module):
-    """Images [B, 3, H, W] of 16 pixels and more -> logits [B, C].
+    """VGG with batch norm and one linear layer, for small images (Simonyan & Zisserman, ICLR 2015).
+
+    Images [B, 3, H, W] of 16 pixels and more -> logits [B, C].
 
     Stage maps, each after its ReLU and before the pooling: `block1` [B, 128, H/2, W/2], `block2` [B, 256, H/4, W/4],
     `block3` [B, 512, H/8, W/8], and `block4` [B, 512, H/8, W/8]; H/16 for images of 64 pixels and more.

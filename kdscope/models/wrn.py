@@ -4,7 +4,7 @@ Pre-activation: a block is batch norm, ReLU, convolution, twice, added to its in
 the last stage. So a stage map here is a sum with both signs, the tensor that attention transfer was defined on for
 these networks (Zagoruyko & Komodakis, ICLR 2017, section 4.1), where a CIFAR ResNet's is a ReLU's output. Without
 dropout. Parameters with 100 classes: wrn-16-2 0.703 M, wrn-40-1 0.570 M, wrn-40-2 2.255 M, wrn-16-4 2.772 M, wrn-28-10
-36.5 M.
+36.5 M; wrn-10-4 1.22 M and wrn-22-4 4.32 M are the student and the teacher of Lee & Song (BMVC 2019), as drawn there.
 """
 
 from functools import partial
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdscope.errors import KDScopeError
 from kdscope.models.initialisation import initialise
+from kdscope.models.residual import stage
 from kdscope.models.zoo import MODELS
 
 
@@ -40,7 +41,9 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Images [B, 3, H, W] -> logits [B, C].
+    """Wide ResNet of depth D and width W, pre-activation (Zagoruyko & Komodakis, BMVC 2016).
+
+    Images [B, 3, H, W] -> logits [B, C].
 
     Stage maps, before the batch norm and ReLU that follow: `layer1` [B, 16W, H, W], `layer2` [B, 32W, H/2, W/2],
     `layer3` [B, 64W, H/4, W/4].
@@ -63,9 +66,9 @@ class WideResNet(nn.Module):
             )
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.layer1 = _stage(16, 16 * width, blocks, stride=1)
-        self.layer2 = _stage(16 * width, 32 * width, blocks, stride=2)
-        self.layer3 = _stage(32 * width, 64 * width, blocks, stride=2)
+        self.layer1 = stage(PreActivationBlock, 16, 16 * width, blocks, stride=1)
+        self.layer2 = stage(PreActivationBlock, 16 * width, 32 * width, blocks, stride=2)
+        self.layer3 = stage(PreActivationBlock, 32 * width, 64 * width, blocks, stride=2)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.relu = nn.ReLU()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -78,11 +81,6 @@ class WideResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = PreActivationBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(PreActivationBlock(channels, channels, 1) for _ in range(blocks - 1)))
-
-
 MODELS.register("wrn-D-W")(WideResNet)
-for _depth, _width in ((10, 1), (16, 1), (16, 2), (16, 4), (22, 2), (28, 2), (28, 10), (40, 1), (40, 2), (40, 4)):
-    MODELS.register(f"wrn-{_depth}-{_width}")(partial(WideResNet, _depth, _width))
+for _size in ("10-1", "10-4", "16-1", "16-2", "16-4", "22-2", "22-4", "28-2", "28-10", "40-1", "40-2", "40-4"):
+    MODELS.register(f"wrn-{_size}")(partial(WideResNet, *map(int, _size.split("-"))))

@@ -5,6 +5,7 @@ what other packages offer under the entry-point group `kdscope.models`. A name w
 (external.py).
 """
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from kdscope.errors import KDScopeError, unknown
 from kdscope.registry import Registry
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "kdscope.models", "kdscope.models")
-"""Name -> callable(num_classes=..., **options). Capitals in a name stand for numbers: "wrn-D-W" takes D and W first."""
+"""Name -> callable(num_classes=..., **options). Capitals in a name stand for numbers: "wrn-D-W" takes D and W first.
+
+The first line of the callable's docstring says what the network is, and where it comes from (`summary`)."""
 
 
 def names() -> list[str]:
@@ -28,6 +31,21 @@ def names() -> list[str]:
     True
     """
     return [name for name in MODELS if not _is_family(name)]
+
+
+def summary(name: str) -> str:
+    """What the network of that name is, with its source, in one line.
+
+    Raises:
+        KDScopeError: for an unknown name, with the nearest; for names with a colon, which kdscope did not write.
+
+    >>> summary("wrn-40-2")
+    'Wide ResNet of depth D and width W, pre-activation (Zagoruyko & Komodakis, BMVC 2016).'
+    """
+    constructor, _ = _find(name)
+    while isinstance(constructor, functools.partial):
+        constructor = constructor.func
+    return (inspect.getdoc(constructor) or "").partition("\n")[0]
 
 
 def build(name: str, num_classes: int, *, image_size: int = 32, pretrained: bool = False, **options: Any) -> nn.Module:

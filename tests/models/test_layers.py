@@ -24,6 +24,11 @@ def on_meta(name: str) -> nn.Module:
         ("resnet50_cbam", ("<layer1.2.relu#2", "<layer2.3.relu#2", "<layer3.5.relu#2", "<layer4.2.relu#2")),
         ("torchvision:resnet18", tuple(f"<layer{i}.1.relu#1" for i in (1, 2, 3, 4))),
         ("torchvision:vgg11_bn", tuple(f"<features.{i}" for i in (2, 6, 13, 20, 27))),
+        ("shufflenetv1", ("<layer1.3.relu#2", "<layer2.7.relu#2", "<layer3.3.relu#2")),
+        ("shufflenetv2", ("<layer1.3.relu#1", "<layer2.7.relu#1", "<layer3.3.relu#1")),
+        ("vgg7_mhgd", tuple(f"<block{i}.2" for i in (1, 2, 3, 4, 5))),
+        ("mobilenetv2_half", ("blocks.1", "blocks.2", "blocks.4", "blocks.6")),
+        ("vit_tiny", ("stage1", "stage2", "stage3", "stage4")),
         # Linear bottlenecks, and behind them one convolution with ReLU6.
         ("torchvision:mobilenet_v2", (*(f"features.{i}" for i in (1, 3, 6, 13)), "<features.18.2")),
     ],
@@ -32,7 +37,11 @@ def test_preactivations_by_name(name, expected):
     assert models.preactivations(on_meta(name)) == expected
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8x4", "vgg8", "torchvision:resnet18", "wrn-10-1"])
+RECTIFIED = ["resnet8", "resnet8x4", "vgg8", "vgg7_mhgd", "vgg_s", "shufflenetv1", "shufflenetv2"]
+RECTIFIED += ["torchvision:resnet18"]
+
+
+@pytest.mark.parametrize("name", [*RECTIFIED, "wrn-10-1", "mobilenetv2_half"])
 def test_the_stage_map_is_the_relu_of_its_preactivation(name):
     """torchvision's ReLU works in place: a map that was not cloned would have lost its sign."""
     torch.manual_seed(0)
@@ -42,7 +51,7 @@ def test_the_stage_map_is_the_relu_of_its_preactivation(name):
         features = capture(torch.randn(2, 3, 32, 32))
     for stage, layer in zip(stages, before, strict=True):
         assert features[layer].min() < 0
-        expected = features[layer] if name.startswith("wrn") else features[layer].relu()
+        expected = features[layer].relu() if name in RECTIFIED else features[layer]
         assert torch.equal(features[stage], expected)
 
 
@@ -124,6 +133,7 @@ def test_watching_with_gradients_leaves_no_trace():
     ("name", "count"),
     [
         *(("resnet20", 9), ("resnet56", 27), ("wrn-40-2", 18), ("wrn-16-2", 6), ("resnet8", 3), ("vgg13", 4)),
+        *(("shufflenetv1", 16), ("shufflenetv2", 16), ("wrn-28-10", 12), ("vit_tiny", 4), ("vgg16_mhgd", 5)),
         *(("resnet18", 8), ("resnet50", 16), ("torchvision:resnet18", 8), ("torchvision:resnet50", 16)),
     ],
 )
@@ -138,6 +148,13 @@ def test_blocks(name, count):
         maps = capture(torch.empty(1, 3, 64, 64, device="meta")).maps
     assert list(maps) == list(found)
     assert all(value.dim() == 4 for value in maps.values())
+
+
+def test_a_network_may_say_its_blocks():
+    """MobileNetV2's blocks between two stages are in none."""
+    found = models.blocks(on_meta("mobilenetv2_half"))
+    assert found[:3] == ("blocks.0.0", "blocks.1.0", "blocks.1.1")
+    assert len(found) == 17
 
 
 def test_blocks_of_stages_inside_a_stage():

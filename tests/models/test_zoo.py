@@ -1,5 +1,7 @@
 """Networks by name: their listing, their options, and what is said of names that are none."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,12 @@ from kdscope.errors import KDScopeError
 
 CORE = ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "resnet8x4", "resnet32x4"]
 CORE += ["wrn-16-2", "wrn-40-1", "wrn-40-2", "wrn-16-4", "wrn-28-10", "vgg8", "vgg11", "vgg13", "vgg16", "vgg19"]
+CORE += ["mobilenetv2_half", "shufflenetv1", "shufflenetv2", "vit_tiny", "wrn-22-4", "wrn-10-4"]
+CORE += ["vgg16_mhgd", "vgg7_mhgd", "resnet_s", "mobilenet_s", "vgg_s"]
 CORE += [f"resnet{depth}{gates}" for depth in (18, 34, 50, 101) for gates in ("", "_cbam")]
+SMALL = ["resnet8", "wrn-10-1", "vgg8", "resnet18_cbam"]
+SMALL += ["mobilenetv2_half", "shufflenetv1", "shufflenetv2", "vgg7_mhgd", "mobilenet_s", "vgg_s", "vit_tiny"]
+DEEP = ("mobilenetv2_half", "vgg16_mhgd", "vgg7_mhgd")  # a sixteenth of the image's side in the last stage
 
 
 def on_meta(name: str, num_classes: int = 100) -> nn.Module:
@@ -39,10 +46,10 @@ def test_every_listed_network_gives_logits_and_square_stage_maps(name):
         sides = [maps[stage].shape[2] for stage in models.stages(network)]
         assert all(maps[stage].dim() == 4 and maps[stage].shape[2] == maps[stage].shape[3] for stage in maps)
         assert sides == sorted(sides, reverse=True)
-        assert sides[-1] >= 2
+        assert sides[-1] == size // 16 if name in DEEP and size < 64 else sides[-1] >= 2
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8x4", "wrn-10-1", "vgg8", "resnet18_cbam"])
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("size", [16, 32, 64])
 def test_forward(name, size):
     torch.manual_seed(0)
@@ -55,7 +62,7 @@ def test_forward(name, size):
     assert logits.std() > 0
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "vgg8", "resnet18_cbam"])
+@pytest.mark.parametrize("name", SMALL)
 def test_gradient_reaches_the_first_layer(name):
     torch.manual_seed(0)
     network = models.build(name, 5)
@@ -66,7 +73,7 @@ def test_gradient_reaches_the_first_layer(name):
     assert first.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "vgg8", "resnet18_cbam"])
+@pytest.mark.parametrize("name", SMALL)
 def test_channels_last_is_the_same_to_rounding(name):
     torch.manual_seed(0)
     network = models.build(name, 5).double().eval()
@@ -78,7 +85,7 @@ def test_channels_last_is_the_same_to_rounding(name):
     torch.testing.assert_close(last, contiguous, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "vgg8", "resnet18_cbam"])
+@pytest.mark.parametrize("name", SMALL)
 def test_the_seed_decides_the_weights(name):
     hashes = []
     for seed in (0, 0, 1):
@@ -87,7 +94,7 @@ def test_the_seed_decides_the_weights(name):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize("name", ["resnet56", "wrn-16-4", "vgg13", "resnet18"])
+@pytest.mark.parametrize("name", ["resnet56", "wrn-16-4", "vgg13", "resnet18", "mobilenetv2_half", "shufflenetv2"])
 def test_initialisation_is_he_normal_by_fan_out(name):
     torch.manual_seed(0)
     network = models.build(name, 10)
@@ -100,6 +107,31 @@ def test_initialisation_is_he_normal_by_fan_out(name):
             assert (module.weight == 1).all()
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear) and module.bias is not None:
             assert (module.bias == 0).all()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_come_back_from_a_file(name, tmp_path):
+    torch.manual_seed(0)
+    network, other = models.build(name, 5), models.build(name, 5)
+    assert models.weights_hash(network) != models.weights_hash(other)
+    models.save_weights(tmp_path / "w.safetensors", network)
+    models.load_weights(other, tmp_path / "w.safetensors")
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(images), other.eval()(images))
+
+
+@pytest.mark.parametrize("name", [*models.names(), "wrn-34-3"])
+def test_every_network_says_what_it_is_and_where_it_comes_from(name):
+    said = models.summary(name)
+    assert re.fullmatch(r"[A-Z].{10,80} \([A-Z][^()]+, ([A-Z][A-Za-z]+) (20[12]\d)[^()]*\)\.", said), said
+    assert len(said) <= 120
+    assert models.summary(name.upper()) == said
+
+
+def test_summaries_of_names_that_are_none():
+    with pytest.raises(KDScopeError, match=r"unknown model 'resnet21'.*resnet20"):
+        models.summary("resnet21")
 
 
 def test_names_in_any_case():
