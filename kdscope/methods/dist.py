@@ -133,8 +133,8 @@ METHODS.register("dist-imagenet")(
         reference="ImageNet, student alone -> DIST: ResNet-34 -> ResNet-18 69.76 -> 72.07, ResNet-50 -> MobileNetV1 "
         "70.13 -> 73.24 (the authors' README)",
         departures="None from the authors' code: the 1e-8 that it adds to the product of norms counts at tau = 1: on "
-        "simulated logits of 256 images and 1000 classes it damps the mean intra-class correlation by factors from 1.00 "
-        "to 0.24, the more the surer both networks are",
+        "simulated logits of 256 images and 1000 classes it damps the mean intra-class correlation by factors of "
+        "1.00 to 0.24, the more the surer both networks are",
         **_ABOUT,
     )
 )
