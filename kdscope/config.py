@@ -87,6 +87,7 @@ class DataSettings(Settings):
     root: Place | None = None
     download: bool = False
     batch_size: int = Field(128, ge=1)  # over all devices together
+    sampler: str = "uniform"  # of each batch, or class:K: K images of each of its classes
     memory_budget: Bytes = 4 * 2**30  # a split larger than this streams through a DataLoader
     workers: int = Field(2, ge=0)
 

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdscope.data.augment import Augmentation, Parameters, View, augmentation
-from kdscope.data.chance import Chance, permutation
+from kdscope.data.chance import Chance
 from kdscope.data.geometry import windows
+from kdscope.data.samplers import check_sampler, images_per_class, order
 from kdscope.data.split import Dataset, Split
 from kdscope.errors import KDScopeError
 
@@ -63,7 +64,7 @@ class Batches:
         statistics: the dataset, or its (mean, std), to normalise by.
         augment: name of an augmentation.
         batch_size: of all ranks together.
-        shuffle: whether an epoch goes through a permutation that depends on (seed, epoch) only.
+        shuffle: whether an epoch is put together by `sampler`, depending on (seed, epoch) only.
         seed: for the permutation and the views.
         device: where batches are made.
         rank, world_size: this process's part. With `shuffle`, each batch of the epoch is cut in equal parts, so that
@@ -74,9 +75,10 @@ class Batches:
         workers: processes that read, when streaming; 0 reads in this one.
         channels_last: memory format of the images.
         least: with `shuffle`, a ragged last batch with fewer images than this on a rank is left out.
+        sampler: with `shuffle`, "uniform" (a permutation) or "class:K" (see `kdscope.data.samplers`).
 
     Raises:
-        KDScopeError: unknown augmentation, a batch size that the ranks cannot share, an empty split.
+        KDScopeError: unknown augmentation or sampler, a batch size that the ranks cannot share, an empty split.
 
     >>> from kdscope.data import load
     >>> digits = load("digits")
@@ -102,6 +104,7 @@ class Batches:
         workers: int = 2,
         channels_last: bool = False,
         least: int = 1,
+        sampler: str = "uniform",
     ):
         if len(split) == 0:
             raise KDScopeError(f"split {split.name!r} has no images")
@@ -111,7 +114,9 @@ class Batches:
             )
         if not 0 <= rank < world_size:
             raise KDScopeError(f"rank {rank} is not one of the {world_size} processes 0 to {world_size - 1}")
-        self.split, self.seed, self.shuffle = split, seed, shuffle
+        if shuffle:
+            check_sampler(sampler, split.labels, batch_size, world_size)
+        self.split, self.seed, self.shuffle, self.sampler = split, seed, shuffle, sampler
         self.mean, self.std = (statistics.mean, statistics.std) if isinstance(statistics, Dataset) else statistics
         self.augment: Augmentation = augmentation(augment)
         self.augment_name = augment
@@ -131,6 +136,8 @@ class Batches:
         if not self.shuffle:
             return -(-len(self._run()) // self._step())
         whole, rest = divmod(len(self.split), self.batch_size)
+        if images_per_class(self.sampler):
+            return max(1, whole)
         return whole + (rest >= self.world_size * self.least)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
@@ -171,7 +178,7 @@ class Batches:
         if not self.shuffle:
             run = self._run()
             return list(torch.arange(run.start, run.stop).split(self._step())) if run else []
-        parts = permutation(self.seed, epoch, len(self.split)).split(self.batch_size)
+        parts = order(self.sampler, self.split.labels, self.batch_size, self.seed, epoch)
         shares = [len(part) // self.world_size for part in parts]
         whole = zip(parts, shares, strict=True)
         return [part[self.rank * n : (self.rank + 1) * n] for part, n in whole if n >= self.least]

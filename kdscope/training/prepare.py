@@ -8,6 +8,7 @@ from torch import nn
 from kdscope import models
 from kdscope.config import Config, NetworkSettings
 from kdscope.data import Dataset, augmentation
+from kdscope.data.samplers import check_sampler
 from kdscope.errors import KDScopeError
 from kdscope.methods import Objective, resolve
 from kdscope.methods.method import one_of
@@ -37,6 +38,7 @@ def prepare(
     augmentation(config.data.augment)
     config = config.model_copy(update={"terms": terms, "gradients": _rule(config), "peers": _peers(config)})
     dataset = load_data(config.data)
+    check_sampler(config.data.sampler, dataset.train.labels, config.data.batch_size, processes(config.devices))
     if teachers is None:
         teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
         hashes = [models.weights_hash(teacher) for teacher in teachers]

@@ -37,7 +37,8 @@ class Session:
         ranks |= {"channels_last": fabric.device.type == "cuda"}
         self.batches = Batches(
             dataset.train, dataset, augment=settings.augment, batch_size=settings.batch_size, shuffle=True,
-            seed=run.config.seed, least=learner.objective.least_images, **ranks,
+            seed=run.config.seed, least=learner.objective.least_images,
+            sampler=settings.sampler, **ranks,
         )  # fmt: skip
         splits = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
         self.held_out = {split.name: Batches(split, dataset, batch_size=512, **ranks) for split in splits}
