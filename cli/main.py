@@ -17,6 +17,8 @@ VERBS = {
     "cache": "List, describe, verify and clean feature caches.",
     "analyze": "Measure from caches: tables and figures with intervals and controls.",
     "figures": "Draw the figures of an analysis again, from its table alone.",
+    "list": "List methods, models, datasets, analyses and studies.",
+    "explain": "Print a method's equation, settings, layers and cost.",
     "doctor": "Say which numbers can be trusted, on your own networks and images.",
     "demo": "Train, extract, analyse and draw on the embedded digits.",
 }

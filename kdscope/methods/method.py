@@ -53,16 +53,16 @@ def known_terms() -> dict[str, type[Term]]:
     return {term.name: term for name in METHODS for term in METHODS[name].terms}
 
 
-def parts(method: str) -> list[Method]:
-    """The presets that a method's name adds up; "custom" is none.
+def parts(method: str) -> dict[str, Method]:
+    """The presets that a method's name adds up, by name; "custom" is none.
 
-    >>> [part.title for part in parts("kd+at")]
+    >>> [part.title for part in parts("kd+at").values()]
     ['Knowledge distillation of logits', 'Attention transfer']
     """
     names = [] if method == "custom" else [part.strip().lower() for part in method.split("+")]
     if "" in names or len(set(names)) < len(names):
         raise KDScopeError(f"method {method!r}: a sum names each method once, such as kd+at")
-    return [METHODS[name] for name in names]
+    return {name: METHODS[name] for name in names}
 
 
 def one_of(method: str, attribute: str, default: Any) -> Any:
@@ -71,7 +71,7 @@ def one_of(method: str, attribute: str, default: Any) -> Any:
     >>> one_of("kd+at", "gradients", "sum")
     'sum'
     """
-    values = {getattr(part, attribute) for part in parts(method)} - {default}
+    values = {getattr(part, attribute) for part in parts(method).values()} - {default}
     if len(values) > 1:
         raise KDScopeError(f"method {method!r}: its parts want different {attribute}: {', '.join(sorted(values))}")
     return values.pop() if values else default
@@ -92,7 +92,7 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     """
     weights: dict[type[Term], float] = {}
     preset: dict[str, dict[str, Any]] = {}
-    for part in parts(method):
+    for part in parts(method).values():
         for term, weight in part.terms.items():
             weights[term] = min(weight, weights.get(term, weight))
             preset[term.name] = preset.get(term.name, {}) | dict(part.settings.get(term.name, {}))

@@ -15,7 +15,7 @@ from kdscope.training.stop import Interrupted
     ("error", "status", "line"),
     [
         (
-            Interrupted(Path("runs/a"), 3, 7),
+            Interrupted(Path("runs/a"), "epoch 3 after 7 steps"),
             130,
             "stopped in epoch 3 after 7 steps; go on with: kdscope train --resume",
         ),
