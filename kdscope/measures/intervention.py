@@ -50,3 +50,14 @@ def mean_result(measure: str, values: np.ndarray, *, confidence: float = 0.95, s
         measure, exact_mean(kept), values, len(kept), low, high, source=CITATIONS.get(measure, ""),
         excluded=len(values) - len(kept),
     )  # fmt: skip
+
+
+def paired_result(measure: str, better: np.ndarray, worse: np.ndarray, *, confidence: float = 0.95) -> Result:
+    """The mean of better - worse, image by image [N], with its interval; NaN in either is left out.
+
+    >>> found = paired_result("deletion-gain", np.array([1.0, 2.0, np.nan]), np.array([0.0, 1.0, 1.0]))
+    >>> found.value, found.n
+    (1.0, 2)
+    """
+    difference = np.asarray(better, dtype=np.float64) - np.asarray(worse, dtype=np.float64)
+    return mean_result(measure, difference, confidence=confidence)

@@ -1,0 +1,78 @@
+"""Pictures beside a table: chosen by a rule, kept as they are, and drawn cell by cell."""
+
+import numpy as np
+import pytest
+
+from kdscope.analyses.gallery import at_percentiles
+from kdscope.errors import KDScopeError
+from kdscope.figures.gallery import _edges, gallery
+from kdscope.figures.pictures import Pictures, read_pictures, write_pictures
+
+
+def some(images=True, masks=True):
+    rng = np.random.default_rng(0)
+    true = np.zeros((2, 8, 8), bool)
+    true[:, 2:5, 3:7] = True
+    return Pictures(
+        "cam, layer3", "images at the 10, 90th percentile",
+        rng.integers(0, 256, (2, 3, 8, 8) if images else (2, 3, 0, 0)).astype(np.uint8), ("disc, no. 3", "star, no. 7"),
+        {"teacher": rng.normal(size=(2, 4, 4)).astype(np.float32), "student": rng.random((2, 2, 2)).astype(np.float32)},
+        true if masks else np.zeros((2, 0, 0), bool),
+        {"overlap": np.array([[np.nan, 0.25], [np.nan, 0.5]])},
+    )  # fmt: skip
+
+
+def test_images_at_percentiles_of_what_is_known():
+    values = np.random.default_rng(0).permutation(101).astype(float)
+    values[values > 90] = np.nan
+    assert values[at_percentiles(values)].tolist() == [9, 27, 45, 63, 81]
+    assert len(at_percentiles(np.array([np.nan]))) == 0
+    assert at_percentiles(np.array([0.5, np.nan])).tolist() == [0]
+
+
+def test_what_is_written_is_read_and_again_the_same_bytes(tmp_path):
+    for k in range(2):
+        write_pictures(some(), tmp_path / f"{k}.npz")
+    assert (tmp_path / "0.npz").read_bytes() == (tmp_path / "1.npz").read_bytes()
+    found, expected = read_pictures(tmp_path / "0.npz"), some()
+    assert (found.title, found.rule, found.rows) == (expected.title, expected.rule, expected.rows)
+    assert np.array_equal(found.images, expected.images)
+    assert np.array_equal(found.masks, expected.masks)
+    assert list(found.maps) == list(expected.maps)
+    for name, maps in expected.maps.items():
+        assert np.array_equal(found.maps[name], maps)
+    assert np.array_equal(found.values["overlap"], expected.values["overlap"], equal_nan=True)
+    (tmp_path / "bad.npz").write_bytes(b"no pictures")
+    with pytest.raises(KDScopeError, match="holds no pictures"):
+        read_pictures(tmp_path / "bad.npz")
+
+
+def test_cells_are_shown_as_they_are_with_a_line_between_them():
+    pictures = some()
+    axes = gallery(pictures).axes
+    assert len(axes) == 6
+    shown = [[np.asarray(one.images[0].get_array()) for one in axes[row : row + 3]] for row in (0, 3)]
+    assert all(one.images[0].get_interpolation() == "nearest" for one in axes)
+    for r, line in enumerate(shown):
+        assert np.array_equal(line[0], pictures.images[r].transpose(1, 2, 0))
+        assert np.array_equal(line[1], pictures.maps["teacher"][r])
+        assert np.array_equal(line[2], pictures.maps["student"][r])
+    limits = axes[1].images[0].get_clim()
+    assert limits[0] == -limits[1]  # a map of both signs is white at zero
+    outline = 4  # two colours, across and down
+    assert len(axes[1].lines) == 3 + 3 + outline
+    assert len(axes[2].lines) == 1 + 1 + outline
+    assert axes[2].get_xlabel() == "overlap 0.25"
+    assert axes[1].get_xlabel() == ""
+    assert len(gallery(some(images=False, masks=False)).axes) == 4
+
+
+def test_the_outline_runs_along_the_edges_of_the_mask():
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:4] = True
+    across, down = (np.array(each).reshape(-1, 3, 2)[:, :2] for each in _edges(mask))
+    lines = {tuple(map(tuple, line)) for line in (*across, *down)}
+    square = {((y, x), (y, x + 1)) for y in (1, 3) for x in (2, 3)} | {
+        ((y, x), (y + 1, x)) for x in (2, 4) for y in (1, 2)
+    }
+    assert lines == {tuple(tuple(map(float, point)) for point in line) for line in square}
