@@ -57,10 +57,11 @@ def guo_information(teacher_top: np.ndarray, student_top: np.ndarray, *, neighbo
     return np.array([estimate(teacher_top[i : i + BATCH], student_top[i : i + BATCH]) for i in starts])
 
 
-def neighbour_information(classes: np.ndarray, numbers: np.ndarray) -> float:
+def neighbour_information(classes: np.ndarray, numbers: np.ndarray, seed: int = 0) -> float:
     """scikit-learn's `mutual_info_classif` of classes [N] and of numbers [N] taken for a quantity, nats (Ross 2014).
 
-    Where every class occurs once, it has nothing to count, and the estimate is 0.
+    Where every class occurs once, it has nothing to count, and the estimate is 0. `seed` is that of the noise by which
+    it breaks ties; the released code sets none.
     """
     from sklearn.feature_selection import mutual_info_classif
 
@@ -68,7 +69,7 @@ def neighbour_information(classes: np.ndarray, numbers: np.ndarray) -> float:
         return 0.0
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes")
-        found = mutual_info_classif(np.asarray(numbers, dtype=np.float64)[:, None], classes, random_state=0)
+        found = mutual_info_classif(np.asarray(numbers, dtype=np.float64)[:, None], classes, random_state=seed)
     return float(found[0])
 
 
