@@ -37,7 +37,7 @@ def _models() -> Rows:
     from kdscope import models
 
     for name in models.names():
-        yield name, *_told(models.MODELS[name])
+        yield name, models.summary(name)
 
 
 def _datasets() -> Rows:

@@ -94,13 +94,13 @@ class Row(nn.Module):
 
 @MODELS.register("resnet_s")
 def resnet_s(*, num_classes: int) -> CifarResNet:
-    """ResNet student of wrn-22-4, one block a stage, stem of 16 channels (Lee & Song, BMVC 2019)."""
+    """ResNet student of wrn-22-4 (Lee & Song, BMVC 2019)."""
     return CifarResNet(8, 16, 4, num_classes=num_classes)
 
 
 @MODELS.register("mobilenet_s")
 def mobilenet_s(*, num_classes: int) -> Row:
-    """MobileNet student of wrn-22-4, five separable convolutions (Lee & Song, BMVC 2019)."""
+    """MobileNet student of wrn-22-4 (Lee & Song, BMVC 2019)."""
     first = _separable(16, 64)
     second = [*_separable(64, 128, 2), *_separable(128, 128)]
     third = [*_separable(128, 256, 2), *_separable(256, 256)]
@@ -109,7 +109,7 @@ def mobilenet_s(*, num_classes: int) -> Row:
 
 @MODELS.register("vgg_s")
 def vgg_s(*, num_classes: int) -> Row:
-    """VGG student of wrn-22-4, six convolutions behind the stem (Lee & Song, BMVC 2019)."""
+    """VGG student of wrn-22-4 (Lee & Song, BMVC 2019)."""
     first = [*_convolution(16, 64), *_convolution(64, 64)]
     second = [*_convolution(64, 128, 2), *_convolution(128, 128)]
     third = [*_convolution(128, 256, 2), *_convolution(256, 256)]

@@ -18,7 +18,7 @@ CHANNELS = (64, 128, 256, 512)
 
 
 class ResNet(nn.Module):
-    """ResNet of four stages with a stem for small images (He et al., CVPR 2016, table 1).
+    """ResNet of four stages, stem for small images (He et al., CVPR 2016, table 1).
 
     Images [B, 3, H, W] -> logits [B, C]; `block` is `Basic` or `Bottleneck`, `counts` the blocks in each stage.
 
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
 def cbam_resnet(
     block: type[Basic] | type[Bottleneck], counts: tuple[int, int, int, int], *, num_classes: int
 ) -> ResNet:
-    """ResNet with gates on channels and places in each block, CBAM (Woo et al., ECCV 2018)."""
+    """ResNet with gates on channels and places, CBAM (Woo et al., ECCV 2018)."""
     return ResNet(block, counts, True, num_classes=num_classes)
 
 

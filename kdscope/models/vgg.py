@@ -25,7 +25,7 @@ CONVOLUTIONS = {  # in each of the five blocks
 
 
 class VGG(nn.Module):
-    """VGG with batch norm and one linear layer, for small images (Simonyan & Zisserman, ICLR 2015).
+    """VGG with batch norm, one linear layer (Simonyan & Zisserman, ICLR 2015).
 
     Images [B, 3, H, W] of 16 pixels and more -> logits [B, C].
 

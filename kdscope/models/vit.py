@@ -86,5 +86,5 @@ class ViT(nn.Module):
 
 @MODELS.register("vit_tiny")
 def vit_tiny(*, num_classes: int) -> ViT:
-    """Vision transformer of 192 channels, 12 blocks, 3 heads, patches of 4 pixels (Touvron et al., ICML 2021)."""
+    """Vision transformer DeiT-Ti with patches of 4 pixels (Touvron et al., ICML 2021)."""
     return ViT(192, 12, num_classes=num_classes)

@@ -41,7 +41,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Wide ResNet of depth D and width W, pre-activation (Zagoruyko & Komodakis, BMVC 2016).
+    """Wide ResNet of depth D and width W (Zagoruyko & Komodakis, BMVC 2016).
 
     Images [B, 3, H, W] -> logits [B, C].
 

@@ -40,7 +40,7 @@ def summary(name: str) -> str:
         KDScopeError: for an unknown name, with the nearest; for names with a colon, which kdscope did not write.
 
     >>> summary("wrn-40-2")
-    'Wide ResNet of depth D and width W, pre-activation (Zagoruyko & Komodakis, BMVC 2016).'
+    'Wide ResNet of depth D and width W (Zagoruyko & Komodakis, BMVC 2016).'
     """
     constructor, _ = _find(name)
     while isinstance(constructor, functools.partial):
