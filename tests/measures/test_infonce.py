@@ -40,6 +40,7 @@ def test_never_above_the_ceiling():
     assert (bound.candidates, bound.ceiling) == (500, pytest.approx(np.log(500)))
     assert (bound.per_sample <= bound.ceiling + 1e-9).all()
     assert bound.ceiling - 0.05 < bound.per_sample.mean() < bound.ceiling
+    assert info_nce(x[:512], x[:512]).ceiling == pytest.approx(4.85, abs=0.005)  # ln 128
     assert info_nce(x[:128], x[:128]).per_sample.mean() < np.log(32)
 
 

@@ -53,6 +53,18 @@ def test_closed_forms(a, b, nats):
     assert plugin(Contingency.of(a, b)) <= min(entropy(np.bincount(a)), entropy(np.bincount(b))) + 1e-12
 
 
+def test_scikit_learn_says_the_same_and_the_information_of_the_same_is_the_entropy():
+    from sklearn.feature_selection import mutual_info_classif
+    from sklearn.metrics import mutual_info_score
+
+    teacher, student = answers(2_000, 0.5)
+    table, same = Contingency.of(teacher, student), Contingency.of(teacher, teacher)
+    assert plugin(table) == pytest.approx(mutual_info_score(teacher, student), abs=1e-12)
+    discrete = mutual_info_classif(student[:, None], teacher, discrete_features=True)[0]
+    assert plugin(table) == pytest.approx(discrete, abs=1e-12)
+    assert plugin(same) == pytest.approx(entropy(np.bincount(teacher)), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("n", "follow", "true", "naive", "madow", "jack", "shen"),
     [

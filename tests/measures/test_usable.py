@@ -126,3 +126,12 @@ def test_the_interval_of_neighbours_covers_what_is_known():
         low, high = ksg_interval(x, x + rng.normal(size=(300, 1)), 1)
         hits += low < math.log(2) / 2 < high
     assert hits >= 22
+
+
+def test_a_bootstrap_with_replacement_is_invalid_for_neighbours():
+    x, y = gaussians(1, 0.0, 500)
+    rng = np.random.default_rng(0)
+    drawn = [ksg(x[rows], y[rows]) for rows in rng.integers(0, 500, (10, 500))]
+    halves = [ksg(x[rows], y[rows]) for rows in (rng.permutation(500)[:250] for _ in range(10))]
+    assert np.mean(drawn) > 0.35  # a copy is a neighbour in both
+    assert abs(np.mean(halves)) < 0.08
