@@ -1,5 +1,7 @@
 """Factor transfer, activation boundaries, the overhaul, knowledge review, flow between layers, singular vectors."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import tensor
@@ -7,12 +9,14 @@ from torch import tensor
 from kdscope import models
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
-from kdscope.methods import Objective, resolve
+from kdscope.methods import METHODS, Objective, resolve
 from kdscope.methods.ab import ActivationBoundaries, boundary_loss
 from kdscope.methods.fsp import FlowTransfer, flow, fsp_loss
 from kdscope.methods.ft import FactorTransfer, factor_transfer_loss
+from kdscope.methods.kd_svd import SingularVectors, compressed, singular_vector_loss
 from kdscope.methods.ofd import Margin, Overhaul, batch_norm_before, expected_negative, partial_loss
 from kdscope.methods.reviewkd import Fusion, KnowledgeReview, hierarchical_context_loss
+from kdscope.methods.singular import align, top_right_vectors
 
 
 def features(*shapes, seed=0, dtype=torch.float32):
@@ -450,3 +454,206 @@ def test_reviewkd_settings():
     ours, theirs = objective.pairs["reviewkd"][0]
     assert ours == ("layer1", "layer2", "layer3", "penultimate")
     assert theirs == ("<layer2.1.relu#1", "<layer3.1.relu#1", "<layer4.1.relu#1", "penultimate")
+
+
+# Singular vectors
+
+
+def reference_vectors(feature_map, k):
+    """By the library's decomposition of X [N, C], with the sign that makes the sum non-negative."""
+    _, values, rows = torch.linalg.svd(feature_map.flatten(2).mT, full_matrices=False)
+    vectors = rows.mT[:, :, :k]
+    return values[:, :k], vectors * torch.where(vectors.sum(1, keepdim=True) < 0, -1, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 3), (3, 12, 3, 2), (3, 6, 3, 2)], ids=["tall", "wide", "square"])
+def test_singular_vectors_and_their_gradient_are_those_of_the_decomposition(shape):
+    torch.manual_seed(0)
+    x = torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+    got, expected = top_right_vectors(x, 3), reference_vectors(x, 3)
+    weights = [torch.randn_like(each) for each in expected]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-12)
+    gradients = [
+        torch.autograd.grad(sum((a * w).sum() for a, w in zip(each, weights, strict=True)), x)[0]
+        for each in (got, expected)
+    ]
+    assert torch.allclose(*gradients, rtol=1e-9, atol=1e-11)
+    assert gradients[0].abs().max() > 0.01
+    assert torch.autograd.gradcheck(lambda x: top_right_vectors(x, 3), x)
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5, 5), (4, 30, 4, 4)], ids=["tall", "wide"])
+def test_singular_vectors_in_float32_are_near_those_in_float64(shape):
+    torch.manual_seed(0)
+    x = torch.randn(*shape).relu() + 3.0
+    exactly = reference_vectors(x.double(), 1)[1]
+    assert torch.allclose(top_right_vectors(x)[1].double(), exactly, atol=1e-5)
+    assert top_right_vectors(x.bfloat16())[1].dtype == torch.float32
+    # A non-negative map's first direction is non-negative (Perron), and each image is decomposed on its own.
+    assert (top_right_vectors(x)[1] >= 0).all()
+    assert torch.allclose(top_right_vectors(x[1:2])[1], top_right_vectors(x)[1][1:2], atol=1e-6)
+
+
+def test_singular_vectors_do_not_see_scale_places_or_memory_format():
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 4, 4, dtype=torch.float64)
+    values, vectors = top_right_vectors(x, 2)
+    places = x.flatten(2)[:, :, torch.randperm(16)].reshape(3, 5, 2, 8)
+    for other, scale in ((7.3 * x, 7.3), (places, 1.0), (last(x), 1.0)):
+        assert torch.allclose(top_right_vectors(other, 2)[1], vectors, atol=1e-10)
+        assert torch.allclose(top_right_vectors(other, 2)[0], scale * values)
+
+
+def degenerate():
+    torch.manual_seed(0)
+    rank_one = torch.einsum("bc,bn->bcn", torch.rand(2, 4), torch.rand(2, 9))
+    twice = torch.rand(2, 2, 9).repeat(1, 2, 1)
+    return {
+        "zeros": torch.zeros(2, 4, 9),
+        "rank one": rank_one,
+        "rank one, wide": rank_one.mT,
+        "identity": torch.eye(9).expand(2, 9, 9),
+        "one channel alive": torch.cat([torch.rand(2, 1, 9), torch.zeros(2, 3, 9)], 1),
+        "duplicated channels": twice,
+        "ones": torch.ones(2, 4, 9),
+        "one place": torch.rand(2, 4, 1),
+    }
+
+
+@pytest.mark.parametrize("kind", degenerate())
+def test_singular_vectors_of_degenerate_maps_have_finite_gradients(kind):
+    x = degenerate()[kind].clone().unsqueeze(3).requires_grad_()
+    values, vectors = top_right_vectors(x, 4)
+    (values.sum() + (vectors * torch.rand_like(vectors)).sum()).backward()
+    assert vectors.shape == (2, x.shape[1], 4)
+    assert values.isfinite().all()
+    assert vectors.isfinite().all()
+    assert x.grad.isfinite().all()
+    lengths = vectors.norm(dim=1)
+    assert torch.allclose(lengths, (values > 0).float(), atol=1e-5)  # unit vectors, and zeros where there is nothing
+    assert (x.grad.abs().max() > 0) == (kind != "zeros")
+
+
+def test_singular_vector_of_a_map_of_rank_one_has_the_closed_form_gradient():
+    """X = sigma u v^T: d(g . v) / dX = u (g - v (v . g))^T / sigma, where the library gives NaN."""
+    torch.manual_seed(0)
+    u, v, g = (torch.nn.functional.normalize(torch.rand(n, dtype=torch.float64), dim=0) for n in (9, 4, 4))
+    x = (2.5 * torch.outer(v, u)).reshape(1, 4, 3, 3).requires_grad_()
+    (top_right_vectors(x)[1][0, :, 0] @ g).backward()
+    expected = torch.outer(g - v * (v @ g), u) / 2.5
+    assert torch.allclose(x.grad[0].flatten(1), expected, atol=1e-12)
+
+
+def test_singular_vectors_pass_nan_on():
+    x = torch.rand(2, 3, 4, 4)
+    x[1, 0, 0, 0] = float("nan")
+    vectors = top_right_vectors(x)[1]
+    assert vectors[0].isfinite().all()
+    assert vectors[1].isnan().any()
+
+
+def test_align():
+    torch.manual_seed(0)
+    assert torch.equal(align(torch.eye(3)[None], tensor([[0.0, -1.0, 0.0]])), tensor([[0.0, -1.0, 0.0]]))
+    candidates = torch.linalg.qr(torch.randn(6, 5, 4, dtype=torch.float64))[0]
+    target = torch.nn.functional.normalize(torch.randn(6, 5, dtype=torch.float64), dim=1)
+    chosen = align(candidates, target)
+    parallel = torch.einsum("bcm,bc->bm", candidates, target)
+    assert torch.allclose((chosen * target).sum(1), parallel.abs().amax(1))
+    flipped = candidates[:, :, [2, 0, 3, 1]] * tensor([1, -1, -1, 1])
+    assert torch.equal(align(flipped, target), chosen)
+    many = torch.stack([target, -target], 2)
+    assert torch.equal(align(candidates, many), torch.stack([chosen, -chosen], 2))
+
+
+# KD-SVD
+
+
+def kd_svd_naive(student_maps, teacher_maps, k):
+    """Image by image and entry by entry, from the library's decomposition."""
+    total = 0.0
+    for b in range(len(student_maps[0])):
+        points = []
+        for s, t in zip(student_maps, teacher_maps, strict=True):
+            _, sigma, rows_t = torch.linalg.svd(t[b].flatten(1).T, full_matrices=False)
+            rows_s = torch.linalg.svd(s[b].flatten(1).T, full_matrices=False)[2][: k + 3]
+            share = sigma[:k] / sigma[:k].norm()
+            theirs = [share[j] * rows_t[j] for j in range(k)]
+            ours = []
+            for j in range(k):
+                cosines = rows_s @ rows_t[j]
+                best = cosines.abs().argmax()
+                ours.append(share[j] * rows_s[best] * cosines[best].sign())
+            points.append((ours, theirs))
+        for front, back in pairwise(points):
+            for j in range(k):
+                # The sign of the teacher's vectors is free; the rule is a non-negative sum.
+                f_t, b_t = (each[1][j] * (1 if each[1][j].sum() >= 0 else -1) for each in (front, back))
+                f_s, b_s = (each[0][j] * (1 if each[1][j].sum() >= 0 else -1) for each in (front, back))
+                r_s = (-((b_s[:, None] - f_s[None]) ** 2) / 8).exp()
+                r_t = (-((b_t[:, None] - f_t[None]) ** 2) / 8).exp()
+                total = total + ((r_s - r_t) ** 2).sum()
+    return total
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_kd_svd_is_the_naive_formula(k):
+    torch.manual_seed(0)
+    shapes = [(3, 4, 4, 4), (3, 6, 4, 3), (3, 12, 2, 2)]
+    ours, theirs = ([torch.randn(*shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
+    loss = singular_vector_loss(ours, theirs, k)
+    assert torch.isclose(loss, kd_svd_naive(ours, theirs, k), rtol=1e-9)
+    assert torch.isclose(singular_vector_loss(ours, theirs, k, "repdistiller"), loss / 3)
+    assert torch.isclose(singular_vector_loss([last(o) for o in ours], [last(t) for t in theirs], k), loss, rtol=1e-9)
+    assert torch.isclose(singular_vector_loss([9 * o for o in ours], theirs, k), loss, rtol=1e-9)
+    assert singular_vector_loss(theirs, theirs, k) < 1e-20
+
+
+@pytest.mark.parametrize(("spread", "tolerance"), [(0.5, 1e-5), (0.05, 1e-4)])
+def test_kd_svd_far_from_zero_is_right_in_float32(spread, tolerance):
+    """At a spread of a hundredth of the mean, the eigenvectors of a float32 matrix are the limit."""
+    torch.manual_seed(0)
+    ours, theirs = ([5 + spread * torch.randn(4, c, 5, 5) for c in (6, 8)] for _ in range(2))
+    exactly = singular_vector_loss([o.double() for o in ours], [t.double() for t in theirs])
+    assert torch.isclose(singular_vector_loss(ours, theirs).double(), exactly, rtol=tolerance)
+    rough = singular_vector_loss([o.bfloat16() for o in ours], [t.bfloat16() for t in theirs])
+    again = singular_vector_loss([o.bfloat16().float() for o in ours], [t.bfloat16().float() for t in theirs])
+    assert rough == again
+
+
+def test_kd_svd_of_vectors_is_the_distance_of_the_compressed_maps():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(3, 5, 4, 4, dtype=torch.float64), torch.randn(3, 5, 4, 4, dtype=torch.float64)
+    f_s, f_t = compressed(ours, theirs, 2)
+    values = reference_vectors(theirs, 2)[0]
+    assert torch.allclose(f_t.norm(dim=1), values / values.norm(dim=1, keepdim=True))
+    assert torch.isclose(singular_vector_loss([ours], [theirs], 2, "vectors"), (f_s - f_t).square().sum())
+    assert torch.isclose(singular_vector_loss([-ours], [theirs], 2, "vectors"), (f_s - f_t).square().sum())
+
+
+def test_kd_svd_gradcheck():
+    torch.manual_seed(0)
+    ours = [torch.randn(4, c, 3, 3, dtype=torch.float64, requires_grad=True) for c in (3, 4)]
+    theirs = [torch.randn(4, c, 3, 3, dtype=torch.float64) for c in (3, 4)]
+    assert torch.autograd.gradcheck(lambda *maps: singular_vector_loss(maps, theirs), ours)
+
+
+def test_kd_svd_adapts_only_unequal_widths_and_asks_for_clipped_gradients():
+    term = SingularVectors()
+    term.build(features((2, 4, 8, 8), (2, 6, 4, 4)), features((2, 4, 8, 8), (2, 9, 2, 2)))
+    assert [sum(p.numel() for p in adapter.parameters()) for adapter in term.adapters] == [0, 6 * 9 + 18]
+    assert METHODS["kd-svd"].gradients == "clip"
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"), [({"variant": "vector"}, "nearest: vectors"), ({"k": 0}, "k must be"), ({"k": 1.5}, "k is a")]
+)
+def test_kd_svd_refuses(bad, message):
+    with pytest.raises(KDScopeError, match=message):
+        SingularVectors(**bad)
+
+
+def test_kd_svd_needs_two_layers():
+    with pytest.raises(KDScopeError, match="two or more, not 1"):
+        singular_vector_loss([torch.ones(1, 1, 2, 2)], [torch.ones(1, 1, 2, 2)])
