@@ -8,6 +8,7 @@ from told import family, mostly, sayings, subject
 import kdscope
 from kdscope.analyses.base import run_analysis
 from kdscope.errors import KDScopeError
+from kdscope.figures import FIGURES
 from kdscope.measures import MEASURES
 from kdscope.measures.contingency import Contingency, jackknife_information, plugin
 from kdscope.measures.infonce import info_nce
@@ -137,6 +138,25 @@ def test_what_features_tell_of_each_other_at_least():
     both = run_analysis("mutual-information", found, features=" ksg, infonce").table
     assert cell(both, "infonce-features", b="s").value == far.value
     assert cell(both, "ksg-features", b="s").flag == "components alone"
+
+
+def test_the_figure_of_features_has_a_panel_for_each_measure():
+    x, noise = np.random.default_rng(0).normal(size=(2, 200, 3))
+    told = features({"t": x, "a student": x + noise, "s": x}, 200)
+    table = run_analysis("mutual-information", told, features="infonce,ksg").table
+    assert "mutual-information-features" not in dict(FIGURES["mutual-information"](table[table["layer"] == ""]))
+    figure = dict(FIGURES["mutual-information"](table))["mutual-information-features"]
+    neighbours, bound = figure.axes
+    assert [axes.get_xlabel() for axes in figure.axes] == [
+        "Neighbours, of few components (nats)",
+        "InfoNCE, at least (nats)",
+    ]
+    assert [label.get_text() for label in neighbours.get_yticklabels()] == ["s", "a student"]
+    drawn = [line.get_xdata()[0] for line in bound.lines if line.get_marker() == "o"]
+    assert drawn == [cell(table, "infonce-features", b=name).value for name in ("a student", "s")]
+    assert bound.get_xlim()[1] > np.log(50)  # the ceiling is in sight
+    legend = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert legend == {"student", "shuffled images", "ln of the candidates: no bound is above"}
 
 
 def test_features_must_be_vectors():
