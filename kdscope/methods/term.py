@@ -1,7 +1,7 @@
 """A term of a distillation objective: turns what student and teacher say of a batch into one number."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -73,6 +73,7 @@ class Term(nn.Module):
         paired: whether layers are compared by position, so that there must be as many on both sides.
         least_images: the smallest batch (on one device) that the term is defined for.
         warmup: default of the setting of that name, which every term has.
+        on_device: what was prepared is wanted on the device; False leaves it in the host's memory.
         changes_student: the term puts layers into the student (`change`), which are saved with it.
     """
 
@@ -82,6 +83,7 @@ class Term(nn.Module):
     paired: ClassVar[bool] = True
     least_images: ClassVar[int] = 1
     warmup: ClassVar[float] = 0.0
+    on_device: ClassVar[bool] = True
     changes_student: ClassVar[bool] = False
     layers: Layers = ()
 
@@ -99,6 +101,22 @@ class Term(nn.Module):
 
     def build(self, student: Features, teacher: Features) -> None:
         """Make adapters, knowing the shapes from one dry forward pass; before the optimiser is made."""
+
+    # What is computed once from a teacher and the training images, and kept for all runs that need the same.
+
+    def preparation(self) -> dict[str, Any] | None:
+        """The settings that decide what `prepare` gives, as plain values; None where there is nothing to prepare."""
+        return None
+
+    def prepare(self, images: Any, teacher: Callable[[Tensor], Features]) -> Mapping[str, Tensor]:
+        """Compute it: `images` is a `kdscope.training.preparation.TrainingImages`, `teacher` its answers to a batch.
+
+        Random numbers come from torch's global generator, which is seeded for this.
+        """
+        raise NotImplementedError
+
+    def use(self, prepared: Mapping[str, Tensor]) -> None:
+        """Take what `prepare` gave, now or in an earlier run; it is not saved with the run."""
 
     # Phases before the main training.
 

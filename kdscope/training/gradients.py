@@ -48,6 +48,61 @@ def clip_paper(task: Gradients, transfer: Gradients, epoch: int) -> list[Tensor 
     return _scaled(task, transfer, lambda main, extra: (main / extra.clamp_min(TINY)).clamp_min(1.0).sigmoid())
 
 
+@GRADIENTS.register("noise-matched")
+def noise_matched(task: Gradients, transfer: Gradients, epoch: int) -> list[Tensor | None]:
+    """`clip` with the transfer's direction replaced by a random one of the same length, tensor by tensor.
+
+    A control: what is left of a gain with it comes from a larger and noisier step, not from the teacher. A tensor that
+    the task does not reach keeps the transfer's own gradient.
+
+    >>> (g,) = noise_matched([torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 50.0])], epoch=0)
+    >>> round(float((g - torch.tensor([3.0, 4.0])).norm()), 4)  # as long as the clipped one: 5 sigmoid(0)
+    2.5
+    """
+    noisy = []
+    for main, clipped in zip(task, clip(task, transfer, epoch), strict=True):
+        if main is None or clipped is None:
+            noisy.append(clipped)
+            continue
+        noise = torch.randn_like(main)
+        noisy.append(main + noise * ((clipped - main).norm() / noise.norm().clamp_min(TINY)))
+    return noisy
+
+
+@GRADIENTS.register("lr-matched")
+def lr_matched(task: Gradients, transfer: Gradients, epoch: int) -> list[Tensor | None]:
+    """g = g_task (1 + ||clipped g_transfer|| / ||g_task||), tensor by tensor: the task alone, in larger steps.
+
+    A control for the step size: the clipped transfer can double the length of an update.
+
+    >>> lr_matched([torch.tensor([3.0, 4.0])], [torch.tensor([0.0, 50.0])], epoch=0)
+    [tensor([4.5000, 6.0000])]
+    """
+    longer = []
+    for main, clipped in zip(task, clip(task, transfer, epoch), strict=True):
+        if main is None or clipped is None:
+            longer.append(clipped)
+        else:
+            longer.append(main * (1 + (clipped - main).norm() / main.norm().clamp_min(TINY)))
+    return longer
+
+
+def diagnosed(task: Gradients, transfer: Gradients, epoch: int) -> Tensor:
+    """Over the tensors that both reach: ||g_transfer|| / ||g_task||, their cosine, and whether `clip` would cap.
+
+    Returns float32 [3]: the medians of the first two (a ratio has no mean), and the share that is capped.
+    """
+    both = [(a, b) for a, b in zip(task, transfer, strict=True) if a is not None and b is not None]
+    if not both:
+        return torch.zeros(3)
+    main = torch.stack(torch._foreach_norm([a for a, _ in both])).clamp_min(TINY)
+    extra = torch.stack(torch._foreach_norm([b for _, b in both]))
+    inner = torch.stack([(a * b).sum() for a, b in both])
+    capped = extra * (1 + math.exp(-epoch)) > main
+    cosine = inner / (main * extra.clamp_min(TINY))
+    return torch.stack([(extra / main).median(), cosine.median(), capped.float().mean()])
+
+
 def _scaled(task: Gradients, transfer: Gradients, factor: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor | None]:
     """The task's gradients with the transfer's added, times a factor of their two norms."""
     both = [k for k, (a, b) in enumerate(zip(task, transfer, strict=True)) if a is not None and b is not None]

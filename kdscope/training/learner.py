@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdscope.data import Batch
+from kdscope.data import Batch, View
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
 from kdscope.features.hooks import Capture
@@ -42,6 +42,7 @@ class Learner(nn.Module):
         frozen = [teacher.eval().requires_grad_(False) for teacher in teachers]
         self.teachers = tuple(frozen)  # all of them, for probes; those that the terms ask are moved to the device
         self._teachers = frozen if objective.needs_teacher else []
+        self.view: View | None = None  # of the batch that comes next
         self._frozen = {p for p in (*student.parameters(), *self.peers.parameters()) if not p.requires_grad}
         self.enter(None)
 
@@ -77,7 +78,7 @@ class Learner(nn.Module):
         runs = self.phase is None or self.phase[1].learns == "student"
         student = self._listen(image) if runs else None
         peers = [listen(image) for listen in self._listen_peers] if self.phase is None else []
-        batch = Batch(image, label, index, None)
+        batch = Batch(image, label, index, self.view)
         with torch.autocast(image.device.type, enabled=False):  # losses are float32, whatever the networks run in
             if self.phase is None:
                 values = self.objective(student, teachers, batch, peers)

@@ -14,9 +14,10 @@ from kdscope.errors import KDScopeError
 from kdscope.run import Run
 from kdscope.training.checkpoint import Progress, load_checkpoint, load_progress, save_checkpoint
 from kdscope.training.evaluate import count_right
-from kdscope.training.gradients import GRADIENTS
+from kdscope.training.gradients import GRADIENTS, diagnosed
 from kdscope.training.learner import Learner
 from kdscope.training.optim import learning_rate, make_optimizer, set_learning_rate
+from kdscope.training.preparation import prepare_terms
 from kdscope.training.stages import stages_of
 from kdscope.training.tally import Tally
 
@@ -48,6 +49,8 @@ class Session:
             learner.to(memory_format=torch.channels_last)
         if run.config.compile:
             learner.compile_networks()
+        learner.to(fabric.device)
+        prepare_terms(fabric, dataset, learner)
         self.progress = Progress()
         self.checkpoint = run.path / "checkpoints" / "last.safetensors"
         resumed = load_progress(self.checkpoint) if self.checkpoint.is_file() else None
@@ -72,6 +75,7 @@ class Session:
         self.tally = Tally(objective.names if main else [self.stage.name], self._weights, self.fabric.device)
         rule = self.run.config.gradients or "sum"
         self._rule = None if rule == "sum" or not main else GRADIENTS[rule]
+        self._diagnosis = torch.zeros(3, device=self.fabric.device)  # of the epoch, summed over its steps
 
     def begin_epoch(self, epoch: int) -> None:
         """Put the terms' weights to what they are in this epoch, after warm-up and annealing."""
@@ -79,6 +83,8 @@ class Session:
         if self.stage.phase is None:
             weights = objective.weights_at(epoch, self.stage.epochs)
             self.tally.weights = weights
+            if self.progress.step == 0:
+                self._diagnosis.zero_()
             objective.weights.copy_(torch.tensor(weights))
 
     def step(self, batch: Batch, rate: float) -> None:
@@ -87,6 +93,7 @@ class Session:
         # Where some parameters have no gradient, or two, DDP cannot average them on the way: we do it afterwards.
         ours = self._rule is not None or self.stage.phase is not None
         with self.fabric.no_backward_sync(self.module, enabled=ours and self.fabric.world_size > 1):
+            self.learner.view = batch.view
             try:
                 values, right = self.module(batch.image, batch.label, batch.index)
             except Exception as error:
@@ -113,6 +120,7 @@ class Session:
             loss = (self._weights * part) @ values
             found = torch.autograd.grad(loss, self.parameters, retain_graph=part is task, allow_unused=True)
             both.append(self._averaged(found))
+        self._diagnosis += diagnosed(*both, self.progress.epoch).to(self._diagnosis)
         for parameter, gradient in zip(self.parameters, self._rule(*both, self.progress.epoch), strict=True):
             parameter.grad = gradient
 
@@ -139,6 +147,9 @@ class Session:
             for k, peer in enumerate(self.learner.peers, 1):
                 right, _, images = fabric.all_reduce(count_right(peer, split), reduce_op="sum").tolist()
                 row[f"{name}_accuracy_peer_{k}"] = right / images
+        if self._rule is not None:
+            means = (self._diagnosis / len(self.batches)).tolist()
+            row |= dict(zip(("gradient_ratio", "gradient_cosine", "gradient_capped"), means, strict=True))
         return row | {"seconds": round(self.seconds, 3)}
 
     def measure_phase(self) -> dict[str, Any]:
@@ -168,6 +179,7 @@ class Session:
         self.progress.seconds = self.seconds
         rng = self.fabric.all_gather(_get_rng()).reshape(self.fabric.world_size, -1)
         sums = self.fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum")
+        sums = torch.cat([sums, self._diagnosis.to(sums)])
         if self.fabric.is_global_zero:
             scaler = self.fabric.strategy.precision.state_dict()
             save_checkpoint(self.checkpoint, self.learner, self.optimizer, self.progress, sums, rng, scaler)
@@ -177,7 +189,8 @@ class Session:
     def _restore(self) -> None:
         self.progress, sums, rng, scaler = load_checkpoint(self.checkpoint, self.learner, self.optimizer)
         if self.fabric.is_global_zero:  # the sums of all ranks were saved as one
-            self.tally.sums.copy_(sums)
+            self.tally.sums.copy_(sums[:-3])
+        self._diagnosis.copy_(sums[-3:])
         self.fabric.strategy.precision.load_state_dict(scaler)
         where = f"{self.stage.name}, " if self.stage.name else ""
         at = f"{where}epoch {self.progress.epoch + 1}, step {self.progress.step} of {len(self.batches)}"

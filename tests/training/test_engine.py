@@ -17,7 +17,7 @@ from kdscope.methods.kd import KD
 from kdscope.methods.term import Phase, Term
 from kdscope.run import Run
 from kdscope.training import loop
-from kdscope.training.gradients import clip, clip_paper
+from kdscope.training.gradients import clip, clip_paper, diagnosed, lr_matched, noise_matched
 from kdscope.training.prepare import prepare
 
 
@@ -162,6 +162,61 @@ def test_peers_learn_and_are_saved(tiny_data, tmp_path, monkeypatch):
     assert [p.name for p in default.peers] == ["resnet8"]
 
 
+class Averaged(Term):
+    """Draws the student's pooled map to the teacher's mean over the training images, computed once."""
+
+    name = "test-averaged"
+    reads = "features"
+    layers = "stages:-1"
+    computed = 0
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = scale
+
+    def preparation(self):
+        return {"scale": self.scale}
+
+    def prepare(self, images, teacher):
+        type(self).computed += 1
+        sums, index = 0, []
+        for batch in images.plain():
+            (feature_map,) = teacher(batch.image).maps.values()
+            sums = sums + feature_map.mean((1, 2, 3)).sum()
+            index += batch.index.tolist()
+        assert index == list(range(len(images)))
+        return {"mean": self.scale * sums / len(images), "noise": torch.randn(2)}
+
+    def use(self, prepared):
+        self.mean, self.noise = prepared["mean"], prepared["noise"]
+
+    def forward(self, student, teacher, batch):
+        (ours,) = student.maps.values()
+        assert batch.view.augment == "standard"
+        return (ours.float().mean((1, 2, 3)) - self.mean).square().mean()
+
+
+def test_what_is_prepared_from_a_teacher_is_computed_once(tiny_data, tiny_teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv("KDSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(METHODS._entries, "test-averaged", Method({CrossEntropy: 1.0, Averaged: 1.0}, "a", "a test"))
+    monkeypatch.setattr(Averaged, "computed", 0)
+    runs = [
+        kdscope.train(tmp_path / f"seed{seed}", method="test-averaged", teachers=[tiny_teacher], seed=seed, **tiny_data)
+        for seed in (0, 1)
+    ]
+    assert Averaged.computed == 1
+    (kept,) = (tmp_path / "cache" / "prepared").glob("*.safetensors")
+    network, dataset = tiny_teacher.model(), runs[0].dataset()
+    with torch.no_grad():
+        shown = [batch.image for batch in kdscope.data.Batches(dataset.train, dataset, augment="none").epoch()]
+        with kdscope.features.Capture(network, ["layer3"]) as capture:
+            expected = capture(torch.cat(shown))["layer3"].mean()
+    assert load_file(kept)["mean"] == pytest.approx(float(expected), rel=1e-5)
+    other = tiny_data | {"terms": {"test-averaged": {"scale": 2.0}}}
+    kdscope.train(tmp_path / "other", method="test-averaged", teachers=[tiny_teacher], **other)
+    assert Averaged.computed == 2
+
+
 vectors = st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3).map(torch.tensor)
 
 
@@ -182,10 +237,39 @@ def test_the_printed_rule_never_caps(task, transfer):
     assert 0.731 * whole - 1e-4 <= added <= whole + 1e-4
 
 
-@pytest.mark.parametrize("rule", [clip, clip_paper])
+@given(vectors, vectors, st.integers(0, 5))
+def test_controls_move_as_far_as_the_clipped_transfer(task, transfer, epoch):
+    (clipped,) = clip([task], [transfer], epoch)
+    length = (clipped - task).double().norm()
+    (noise,), (longer,) = noise_matched([task], [transfer], epoch), lr_matched([task], [transfer], epoch)
+    assert (noise - task).double().norm() == pytest.approx(float(length), rel=1e-3, abs=1e-4)
+    assert longer.double().norm() == pytest.approx(float(task.double().norm() + length), rel=1e-3, abs=1e-4)
+
+
+def test_the_clipping_of_the_released_code():
+    task, rows = (
+        torch.tensor([3.0, 4.0]),
+        [(0, (4.5, 6.0)), (1, (5.1932, 6.9242)), (2, (5.6424, 7.5232)), (50, (6.0, 8.0))],
+    )
+    for epoch, expected in rows:
+        assert clip([task], [torch.tensor([6.0, 8.0])], epoch)[0].tolist() == pytest.approx(expected, abs=5e-5)
+    assert clip([task], [torch.tensor([0.3, 0.4])], 0)[0].tolist() == pytest.approx((3.3, 4.4))
+    assert clip_paper([task], [torch.tensor([6.0, 8.0])], 0)[0].tolist() == pytest.approx((7.3864, 9.8485), abs=5e-5)
+    assert torch.equal(clip([task], [torch.zeros(2)], 0)[0], task)
+
+
+def test_what_is_told_of_the_gradients():
+    ratio, cosine, capped = diagnosed([torch.tensor([3.0, 4.0]), None], [torch.tensor([-6.0, -8.0]), None], 0).tolist()
+    assert (ratio, cosine, capped) == pytest.approx((2.0, -1.0, 1.0))
+
+
+@pytest.mark.parametrize("rule", [clip, clip_paper, noise_matched, lr_matched])
 def test_a_tensor_that_one_loss_does_not_reach_takes_the_other(rule):
     one = torch.ones(2)
-    assert rule([None, one, None], [one, None, None], 0) == [one, one, None]
+    adapter, head, unused = rule([None, one, None], [one, None, None], 0)
+    assert torch.equal(adapter, one)
+    assert torch.equal(head, one)
+    assert unused is None
 
 
 def test_the_rule_is_what_the_optimiser_sees(tiny_data, tiny_teacher, tmp_path, monkeypatch):
