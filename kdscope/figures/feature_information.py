@@ -26,7 +26,7 @@ ACROSS = 3
 
 
 def features(rows: pd.DataFrame) -> Figure:
-    """A line for each network and layer, and for each teacher where there are several; marks of floors and ceilings."""
+    """A line for each training, layer and teacher, on it a dot for each seed; marks of floors and ceilings."""
     rows = rows.assign(label=_labels(rows), kind=rows["pair"].map(KINDS))
     rows = rows.sort_values("pair", key=lambda pairs: pairs.map(list(KINDS).index), kind="stable")
     order = list(dict.fromkeys(rows["label"]))[::-1]
@@ -40,10 +40,10 @@ def features(rows: pd.DataFrame) -> Figure:
     places = [axes for part in grid for axes in part]
     for axes, name in zip(places, shown, strict=False):
         for row in rows[rows["measure"] == name].itertuples():
-            at = order.index(row.label)
-            interval(axes, row, at, color=colour[row.kind], fmt=mark[row.kind], zorder=3)
+            at = order.index(row.label) + _aside(row.b, rows.loc[rows["label"] == row.label, "b"])
+            interval(axes, row, at, color=colour[row.kind], fmt=mark[row.kind], markersize=3.5, zorder=3)
             for side in ("floor", "ceiling"):
-                axes.plot([getattr(row, side)] * 2, [at - 0.3, at + 0.3], color=colour[side], linewidth=1.5, zorder=2)
+                axes.plot([getattr(row, side)] * 2, [at - 0.15, at + 0.15], color=colour[side], linewidth=1.5, zorder=2)
         axes.set_yticks(range(len(order)), order)
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(axis="y", visible=False)
@@ -59,8 +59,14 @@ def features(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def _aside(name: str, names: pd.Series) -> float:
+    """Where on its line, 0.6 high, a network stands among those of the same training."""
+    names = list(dict.fromkeys(names))
+    return 0.6 * ((len(names) - 1) / 2 - names.index(name)) / len(names)
+
+
 def _labels(rows: pd.DataFrame) -> pd.Series:
-    label = rows["b"].map(short_names(rows["b"], 22))
+    label = rows["group"].map(short_names(rows["group"], 22))
     if rows["a"].nunique() > 1:
         label = label + "\nby " + rows["a"].map(short_names(rows["a"], 22))
     if rows["layer"].nunique() > 1:

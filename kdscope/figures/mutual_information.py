@@ -104,6 +104,7 @@ def _rows(axes: Axes, order: list[str], label: str) -> None:
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.grid(axis="y", visible=False)
+    axes.use_sticky_edges = False  # else the band ends at the edge of the panel, and hides the floor
     axes.margins(x=0.05)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel(label)
