@@ -41,8 +41,11 @@ def uniform(seed: int, epoch: int, index: Tensor, stream: str, low: float = 0.0,
     return unit if (low, high) == (0.0, 1.0) else low + (high - low) * unit
 
 
-def integers(seed: int, epoch: int, index: Tensor, stream: str, count: int) -> Tensor:
-    """Uniform integers 0 .. count - 1, int64 of the shape of `index`; `count` < 2^31 (bias below count / 2^32)."""
+def integers(seed: int, epoch: int, index: Tensor, stream: str, count: int | Tensor) -> Tensor:
+    """Uniform integers 0 .. count - 1, int64 of the shape of `index`; `count` < 2^31 (bias below count / 2^32).
+
+    A tensor of counts, of that shape, gives each image its own.
+    """
     return (_shift(bits(seed, epoch, index, stream), 32) * count) >> 32
 
 
