@@ -97,7 +97,7 @@ def causal(
     for party in (party for pair in compared for party in (pair.a, pair.b)):
         maps.setdefault(party.key, (party, party.subjects[0].cache(splits, view, kind="causal", options=options)))
     found = [*_final(compared, maps, splits, view, confidence)]
-    if view == "none" and not options:  # probes are made as the default is
+    if view == "none" and asked | {"images": 256} == default:  # probes are made as the default is
         found += _over_epochs(compared, maps, splits, confidence)
     rows = [_row(roles, splits, view, each, confidence) for each in [*found, *seeds_together(found, confidence)]]
     table = tidy(rows, COLUMNS)
