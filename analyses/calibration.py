@@ -17,7 +17,8 @@ from kdscope.analyses.calibration_words import short, verdicts
 from kdscope.analyses.cast import Cast, Party, cast
 from kdscope.analyses.options import definitions
 from kdscope.measures import MEASURES
-from kdscope.measures.calibration import BINS, CalibrationMeasure, reliability
+from kdscope.measures.bins import BINS, reliability
+from kdscope.measures.calibration import CalibrationMeasure
 from kdscope.measures.contingency import jackknife
 from kdscope.measures.logits import suitable, update_all
 from kdscope.measures.result import Result

@@ -15,11 +15,10 @@ numbers would be if nothing had been transferred (floors), and what the same tra
 """
 
 import itertools
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from os.path import commonprefix
 
+from kdscope.analyses.kin import by_group, by_seed, distinct, identify, names_of
 from kdscope.errors import KDScopeError
 from kdscope.sources import Subject
 
@@ -108,11 +107,6 @@ class Cast:
         return _spoken(party, [self._names[subject.group] for subject in party.subjects])
 
 
-def identify(subject: Subject) -> tuple:
-    """The same for the same network, whether it was found as a source or as somebody's teacher."""
-    return (subject.name, subject.group, subject.seed, None if subject.prefix else subject.folder)
-
-
 def cast(found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: Sequence[Subject] = ()) -> Cast:
     """Give each subject its role.
 
@@ -131,8 +125,8 @@ def cast(found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: 
     def same(subject: Subject) -> Subject:
         return known.setdefault(identify(subject), subject)
 
-    found = _distinct(map(same, found))
-    teachers, baselines = _distinct(map(same, teachers)), _distinct(map(same, baselines))
+    found = distinct(map(same, found))
+    teachers, baselines = distinct(map(same, teachers)), distinct(map(same, baselines))
     notes: list[str] = []
     aside = {identify(subject) for subject in (*teachers, *baselines)}
     free = [subject for subject in found if identify(subject) not in aside]
@@ -162,7 +156,7 @@ def cast(found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: 
     for subject in others:
         if subject.group not in kin and identify(subject) not in used:
             notes.append(f"{subject.name} was left out: it has no teacher, and no student here has its architecture")
-    return Cast(students, others, tuple(notes), _call(known.values()))
+    return Cast(students, others, tuple(notes), names_of(known.values()))
 
 
 def pairs(cast: Cast) -> list[Pair]:
@@ -190,7 +184,7 @@ def _taught(cast: Cast) -> Iterable[Pair]:
 
 
 def _among_teachers(cast: Cast) -> Iterable[Pair]:
-    teachers = _distinct(teacher for student in cast.students for teacher in student.teachers)
+    teachers = distinct(teacher for student in cast.students for teacher in student.teachers)
     for student in cast.students:
         for a, b in itertools.combinations(student.teachers, 2):
             yield Pair("teacher-teacher", Party((a,)), Party((b,)))
@@ -203,72 +197,23 @@ def _among_students(cast: Cast) -> Iterable[Pair]:
     students = [student.subject for student in cast.students]
     for a, b in _reruns(students):
         yield Pair("ceiling:student-seeds", Party((a,)), Party((b,)))
-    first = [members[0] for members in _by_group(students).values()]
+    first = [members[0] for members in by_group(students).values()]
     for a, b in itertools.combinations(first, 2):
         yield Pair("student-student", Party((a,)), Party((b,)))
 
 
 def _reruns(subjects: Iterable[Subject]) -> Iterable[tuple[Subject, Subject]]:
     """Neighbours in the ring of the seeds of each group: as many pairs as seeds, not all of them."""
-    for members in _by_group(_distinct(subjects)).values():
+    for members in by_group(distinct(subjects)).values():
         if len(members) > 1:
             yield from itertools.pairwise(members)
         if len(members) > 2:
             yield members[0], members[-1]
 
 
-def _by_group(subjects: Iterable[Subject]) -> dict[str, list[Subject]]:
-    """Members of each group by their seeds, groups in the order in which they came."""
-    groups: dict[str, list[Subject]] = {}
-    for subject in subjects:
-        groups.setdefault(subject.group, []).append(subject)
-    return {group: sorted(members, key=_by_seed) for group, members in groups.items()}
-
-
 def _independent(student: Subject, baselines: Sequence[Subject], alone: Sequence[Subject]) -> tuple[Subject, ...]:
     fitting = list(baselines) or [subject for subject in alone if subject.architecture == student.architecture]
-    return tuple(sorted(fitting, key=lambda subject: (subject.seed != student.seed, *_by_seed(subject))))
-
-
-def _by_seed(subject: Subject) -> tuple:
-    return (subject.seed is None, subject.seed or 0)
-
-
-def _distinct(subjects: Iterable[Subject]) -> list[Subject]:
-    return list({identify(subject): subject for subject in subjects}.values())
-
-
-def _call(subjects: Iterable[Subject]) -> dict:
-    """A unique name for each subject, by `identify`, and for each group of them."""
-    subjects = _distinct(subjects)
-    groups = _by_group(subjects)
-    wanted = [(identify(subject), _with_place(subject, subjects)) for subject in subjects]
-    wanted += [(group, _stem(members)) for group, members in groups.items()]
-    names: dict = {}
-    for part in (wanted[: len(subjects)], wanted[len(subjects) :]):
-        taken: set[str] = set()
-        for key, name in part:
-            numbered = (f"{name} #{k}" for k in itertools.count(2))
-            names[key] = name if name not in taken else next(n for n in numbered if n not in taken)
-            taken.add(names[key])
-    return names
-
-
-def _with_place(subject: Subject, subjects: Sequence[Subject]) -> str:
-    """The name, with the folder before it where another has the same."""
-    alike = [other for other in subjects if other.name == subject.name]
-    if len(alike) == 1 or subject.folder is None:
-        return subject.name
-    return "/".join(subject.folder.parts[-3:-1]) if len(subject.folder.parts) > 2 else subject.name
-
-
-def _stem(members: Sequence[Subject]) -> str:
-    """What the names of a group have in common, without a dangling "-seed": kd-seed0, kd-seed1 -> kd."""
-    if len(members) == 1:
-        return members[0].name
-    shared = commonprefix([subject.name for subject in members])  # noqa: RUF071 (of letters: these are no paths)
-    shared = re.sub(r"[-_. ]*(seed|s)?[-_=. ]*\d*$", "", shared, flags=re.IGNORECASE)
-    return shared or f"{members[0].method or 'trained'} {members[0].architecture}"
+    return tuple(sorted(fitting, key=lambda subject: (subject.seed != student.seed, *by_seed(subject))))
 
 
 def _spoken(party: Party, names: Sequence[str]) -> str:

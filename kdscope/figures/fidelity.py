@@ -19,9 +19,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.fidelity_rows import ALONE, AXES, FEW, TAUGHT, all_seeds, labelled, one_teacher
+from kdscope.figures.fidelity_trends import against_accuracy, over_epochs
 from kdscope.figures.style import (
     BAND,
-    DASHES,
     ROW,
     TWO_COLUMNS,
     Estimate,
@@ -30,57 +31,23 @@ from kdscope.figures.style import (
     legend_below,
     marks,
     panels,
-    short_names,
     styled,
 )
-from kdscope.measures.correlation import FEWEST, correlate
 from kdscope.measures.decomposition import ORIGINS
-
-TAUGHT, ALONE = ("teacher-student", "ensemble-student"), "floor:independent-student"
-FEW = 8  # rows that leave room for two lines of text each
-AXES = {
-    "agreement": "Top-1 agreement with the teacher (share)",
-    "kl-teacher-student": "KL(teacher || student) (nats)",
-    "agreement-teacher-right": "Agreement where the teacher is right (share)",
-    "agreement-teacher-wrong": "Agreement where the teacher is wrong (share)",
-}
 
 
 @FIGURES.register("fidelity")
 def fidelity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
     table = table[(table["definition"] == "kdscope") & table["pair"].isin((*TAUGHT, ALONE))]
-    final, probes = _one_teacher(table[table["epoch"].isna()]), _one_teacher(table[table["epoch"].notna()])
-    main = _all_seeds(final[final["pair"] != ALONE])
+    final, probes = one_teacher(table[table["epoch"].isna()]), one_teacher(table[table["epoch"].notna()])
+    main = all_seeds(final[final["pair"] != ALONE])
     with styled():
         yield "fidelity-frame", frame(main, final)
         yield "fidelity-right-wrong", right_wrong(main)
         yield "fidelity-accuracy", against_accuracy(final) if final["b"].nunique() > 1 else None
         yield "fidelity-origins", decomposition(main) if main["measure"].isin(ORIGINS).any() else None
-        yield "fidelity-epochs", over_epochs(_all_seeds(probes)) if len(probes) else None
-
-
-def _one_teacher(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of a student with several teachers the rows against their ensemble; of one without, those against the same."""
-    taught = rows["pair"] != ALONE
-    several = rows[rows["pair"] == "ensemble-student"].groupby(["group", "split"]).size().index
-    with_ensemble = pd.MultiIndex.from_frame(rows[["group", "split"]]).isin(several)
-    chosen = rows[taught & (~with_ensemble | (rows["pair"] == "ensemble-student"))]
-    return pd.concat([chosen, rows[~taught & rows["a"].isin(chosen["a"].unique())]])
-
-
-def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of all seeds together where there are any, else those of the only one."""
-    together = rows.groupby(["group", "a_group", "split"])["seed"].transform(lambda seeds: (seeds == "all").any())
-    return rows[~together.astype(bool) | (rows["seed"] == "all")]
-
-
-def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """With a column `label`: the student, and its teacher where the students differ in that and there is room."""
-    label = rows["b"].map(short_names(rows["b"], 30))
-    if rows["a"].nunique() > 1 and rows["b"].nunique() <= FEW:
-        label += "\nby " + rows["a"].map(short_names(rows["a"], 30))
-    return rows.assign(label=label)
+        yield "fidelity-epochs", over_epochs(all_seeds(probes)) if len(probes) else None
 
 
 def _sorted(rows: pd.DataFrame, measure: str = "agreement") -> list[str]:
@@ -97,7 +64,7 @@ def _height(labels: list[str], panels_down: int) -> float:
 
 def frame(main: pd.DataFrame, final: pd.DataFrame) -> Figure:
     """Agreement and KL of each student with their intervals; the band reaches from the floor to the ceiling."""
-    main = _labelled(main)
+    main = labelled(main)
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
     figure, grid = panels(2, len(splits), TWO_COLUMNS, _height(order, 2) + 0.35, sharey=True, sharex="row")
     colour = colours(["student", "floor", "ceiling"])
@@ -160,7 +127,7 @@ def _legend(figure: Figure, main: pd.DataFrame, colour: dict) -> None:
 
 def right_wrong(main: pd.DataFrame) -> Figure:
     """Agreement where the teacher is right beside agreement where it is wrong: does the student copy its mistakes?"""
-    main = _labelled(main)
+    main = labelled(main)
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
     measures = ("agreement-teacher-right", "agreement-teacher-wrong")
     colour, mark = colours(measures), marks(measures)
@@ -189,48 +156,10 @@ def right_wrong(main: pd.DataFrame) -> Figure:
     return figure
 
 
-def against_accuracy(runs: pd.DataFrame) -> Figure:
-    """Agreement on each split against accuracy on the last one, a point for each run, with r, rho, p and n.
-
-    Students without a teacher are crosses, and do not count in the correlation.
-    """
-    runs = runs[(runs["seed"] != "all") & runs["measure"].isin(("agreement", "accuracy"))]
-    splits = list(dict.fromkeys(runs["split"]))
-    accuracy = runs[(runs["measure"] == "accuracy") & (runs["split"] == splits[-1])].drop_duplicates(["a", "b"])
-    accuracy = accuracy.set_index(["a", "b"])
-    groups = list(dict.fromkeys(runs.loc[runs["pair"].isin(TAUGHT), "group"]))
-    colour, mark = colours(groups), marks(groups)
-    figure, grid = panels(1, len(splits), TWO_COLUMNS, 2.9 + 0.16 * math.ceil(len(groups) / 4), sharey=True)
-    for axes, split in zip(grid[0], splits, strict=True):
-        agreement = runs[(runs["measure"] == "agreement") & (runs["split"] == split)].set_index(["a", "b"])
-        for key, x in agreement.iterrows():
-            y, alone = accuracy.loc[key], x.pair not in TAUGHT
-            style = {"color": "0.45" if alone else colour[x.group], "elinewidth": 0.6, "alpha": 0.9}
-            interval(axes, x, y.value, fmt="none", **style)
-            interval(axes, y, x.value, upright=True, fmt="x" if alone else mark[x.group], **style)
-        taught = agreement[agreement["pair"].isin(TAUGHT)]
-        found = correlate(taught["value"], accuracy.loc[taught.index, "value"], taught["group"])
-        text = str(found)
-        if found.groups < FEWEST:
-            text += f"\nonly {found.groups} kind{'s' * (found.groups > 1)} of training: this shows no relation"
-        axes.set_title(f"{split}: {text}", loc="left", fontsize=6.5)
-        axes.set_xlabel(f"{AXES['agreement'].removesuffix(' (share)')}, {split} (share)")
-        axes.margins(0.08)
-    grid[0][0].set_ylabel(f"Accuracy of the student, {splits[-1]} (share)")
-    short = short_names(groups, 28)
-    handles = [
-        Line2D([], [], color=colour[g], marker=mark[g], markersize=4, linestyle="", label=short[g]) for g in groups
-    ]
-    if not runs["pair"].isin(TAUGHT).all():
-        handles.append(Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without a teacher"))
-    legend_below(figure, handles)
-    return figure
-
-
 def decomposition(main: pd.DataFrame) -> Figure:
     """What the student has over one without a teacher: gains to the right, losses to the left, the dot their sum."""
     main = main[main["group"].isin(main.loc[main["measure"].isin(ORIGINS), "group"])]
-    main = _labelled(main)
+    main = labelled(main)
     rows, gains = main[main["measure"].isin(ORIGINS)], main[main["measure"] == "accuracy"]
     splits = list(dict.fromkeys(rows["split"]))
     signs = {"inherited-truths": 1, "own-discoveries": 1, "inherited-errors": -1, "forgotten": -1}
@@ -257,34 +186,5 @@ def decomposition(main: pd.DataFrame) -> Figure:
         Patch(color=colour[m], label=f"{m.replace('-', ' ')} ({'+' if s > 0 else '−'})") for m, s in signs.items()
     ]
     handles.append(Line2D([], [], color="black", marker="D", markersize=3.5, label="change in accuracy"))
-    legend_below(figure, handles)
-    return figure
-
-
-def over_epochs(probes: pd.DataFrame) -> Figure:
-    """Agreement and KL of the probe set over epochs, with intervals; dashed: a student without a teacher."""
-    probes = _labelled(probes)
-    probes["label"] = probes["label"].where(probes["pair"] != ALONE, probes["label"] + " (no teacher)")
-    splits = list(dict.fromkeys(probes["split"]))
-    names = list(dict.fromkeys(probes["label"]))
-    colour, dash = colours(names), marks(names, DASHES)
-    figure, grid = panels(
-        2, len(splits), TWO_COLUMNS, 4.2 + 0.16 * math.ceil(len(names) / 3), sharex=True, sharey="row"
-    )
-    for line, measure in zip(grid, ("agreement", "kl-teacher-student"), strict=True):
-        for axes, split in zip(line, splits, strict=True):
-            rows = probes[(probes["measure"] == measure) & (probes["split"] == split)]
-            for name, own in rows.groupby("label", sort=False):
-                own = own.sort_values("epoch")
-                epochs = own["epoch"].astype(float)
-                axes.plot(epochs, own["value"], dash[name], color=colour[name], marker=".", markersize=4)
-                axes.fill_between(epochs, own["ci_low"], own["ci_high"], color=colour[name], alpha=0.15, linewidth=0)
-            if measure == "agreement":
-                axes.set_title(f"{split}, probe of {rows['n'].max():.0f} images" if len(rows) else split)
-        line[0].set_ylabel(AXES[measure].replace(" with the teacher", "\nwith the teacher"))
-    for axes in grid[-1]:
-        axes.set_xlabel("Epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = [Line2D([], [], color=colour[n], linestyle=dash[n], label=n.replace("\n", " ")) for n in names]
     legend_below(figure, handles)
     return figure

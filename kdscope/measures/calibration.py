@@ -1,4 +1,4 @@
-"""Is a network right as often as it says? Calibration error of the top class, its null, and the proper scores.
+"""Is a network right as often as it says? Calibration error of the top class, and its null.
 
 A perfectly calibrated model of 100 classes has an ECE of 0.011 at n = 10,000 (15 bins), and of 0.044 at n = 500: what a
 calibrated model of the same confidences would get (`calibrated_null`) belongs beside each value. All of it is about
@@ -10,47 +10,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kdscope.errors import KDScopeError
 from kdscope.measures.base import Card, Definition, measure
+from kdscope.measures.bins import BINS, equal_mass, equal_width
 from kdscope.measures.contingency import jackknife
-from kdscope.measures.logits import LogitMean, LogitMeasure
+from kdscope.measures.logits import LogitMeasure
 from kdscope.measures.pair import Pair
 from kdscope.measures.result import Result
 from kdscope.measures.smooth import cells, smooth_error
 from kdscope.measures.statistics import student_interval
 
 FAMILY = "calibration"
-BINS = 15
 DRAWS = 100
 GAUGE = ("gauge", "sample-order", "class-relabelling")
-
-
-def equal_width(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin [N] of each confidence [N], 0..bins-1, of bins (a, b] of equal width; 0 belongs to the first.
-
-    >>> equal_width(np.array([0.0, 0.1, 0.11, 1.0]), 10)
-    array([0, 0, 1, 9])
-    """
-    _check(confidence)
-    # Edges as k / bins, so that a confidence that equals one falls below it whatever rounding does to its product.
-    return np.clip(np.searchsorted(np.arange(bins + 1) / bins, confidence, side="left") - 1, 0, bins - 1)
-
-
-def equal_mass(confidence: np.ndarray, bins: int = BINS) -> np.ndarray:
-    """The bin [N] of each confidence [N], of bins that hold equally many images; equal confidences share a bin.
-
-    >>> equal_mass(np.array([0.9, 0.2, 0.9, 0.3]), 2)
-    array([1, 0, 1, 0])
-    """
-    _check(confidence)
-    ordered, n = np.sort(confidence), len(confidence)
-    edges = ordered[[n * k // bins - 1 for k in range(1, bins) if n * k // bins]]
-    return np.searchsorted(np.unique(edges), confidence, side="left")
-
-
-def _check(confidence: np.ndarray) -> None:
-    if not len(confidence) or not (np.min(confidence) >= 0 and np.max(confidence) <= 1 + 1e-9):
-        raise KDScopeError("confidences must be one or more numbers between 0 and 1")
 
 
 def calibration_error(bins: np.ndarray, confidence: np.ndarray, correct: np.ndarray) -> tuple[float, np.ndarray]:
@@ -113,20 +84,6 @@ def calibrated_null(
     """
     rng = np.random.default_rng(seed)
     return np.array([statistic(confidence, rng.random(len(confidence)) < confidence) for _ in range(draws)])
-
-
-def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> dict[str, np.ndarray]:
-    """The rows of a reliability diagram: of each bin that holds images `low`, `high`, `n`, `confidence`, `right`.
-
-    >>> rows = reliability(np.array([0.95, 0.95, 0.15]), np.array([True, False, False]), 10)
-    >>> rows["n"].tolist(), rows["right"].tolist(), rows["low"].tolist()
-    ([1, 2], [0.0, 0.5], [0.1, 0.9])
-    """
-    where = equal_width(confidence, bins)
-    size = np.bincount(where, minlength=bins)
-    held = np.flatnonzero(size)
-    means = [np.bincount(where, w, minlength=bins)[held] / size[held] for w in (confidence, correct.astype(float))]
-    return {"low": held / bins, "high": (held + 1) / bins, "n": size[held], "confidence": means[0], "right": means[1]}
 
 
 class CalibrationMeasure(LogitMeasure):
@@ -271,70 +228,3 @@ class SmoothError(CalibrationMeasure):
 
     def error(self, bins: np.ndarray, confidence: np.ndarray, correct: np.ndarray) -> tuple[float, np.ndarray]:
         return smooth_error(bins, confidence, correct)
-
-
-class Score(LogitMean):
-    """A proper score: a mean over images, with what a calibrated model of the same predictions gets."""
-
-    def __init__(self, definition: str = "kdscope"):
-        super().__init__(definition)
-        self._nulls: list[np.ndarray] = []
-
-    def add(self, pair: Pair) -> None:
-        super().add(pair)
-        self._nulls.append(self.expected(pair.student_log_probs()))
-
-    def absorb(self, other: Any) -> None:
-        super().absorb(other)
-        self._nulls.extend(other._nulls)
-
-    def null(self, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-        """The expected score [1] if labels were drawn from the predictions."""
-        return np.array([np.concatenate(self._nulls).mean()])
-
-    def expected(self, log_probs: np.ndarray) -> np.ndarray:
-        """The expected score [B] of each image where its label is drawn from its prediction [B, C]."""
-        raise NotImplementedError
-
-
-@measure
-class NegativeLogLikelihood(Score):
-    """-log p of the true class, nats. Indexing [..., labels] instead gives the mean over all pairs of images.
-
-    >>> z = 2 * np.eye(3)
-    >>> round(NegativeLogLikelihood().update(z, z, [0, 1, 2]).compute().value, 7)
-    0.2395448
-    """
-
-    card = Card(
-        *("nll", "Negative log-likelihood", "nats", (0, np.inf), "none", "proper score", GAUGE, ("labels",)),
-        family=FAMILY,
-    )
-
-    def per_sample(self, pair: Pair) -> np.ndarray:
-        return -np.take_along_axis(pair.student_log_probs(), pair.labels[:, None], axis=1)[:, 0]
-
-    def expected(self, log_probs: np.ndarray) -> np.ndarray:
-        return -(np.exp(log_probs) * log_probs).sum(axis=1)
-
-
-@measure
-class Brier(Score):
-    """sum_c (p_c - [c is true])^2, from 0 to 2.
-
-    >>> Brier().update([[0.0, 0]], [[0.0, 0]], [0]).compute().value
-    0.5
-    """
-
-    card = Card(
-        *("brier", "Brier score", "squared share", (0, 2), "none", "Brier 1950", GAUGE, ("labels",)),
-        family=FAMILY,
-    )
-
-    def per_sample(self, pair: Pair) -> np.ndarray:
-        p = np.exp(pair.student_log_probs())
-        true = np.take_along_axis(p, pair.labels[:, None], axis=1)[:, 0]
-        return np.clip((p**2).sum(axis=1) - 2 * true + 1, 0, 2)
-
-    def expected(self, log_probs: np.ndarray) -> np.ndarray:
-        return 1 - np.exp(2 * log_probs).sum(axis=1)

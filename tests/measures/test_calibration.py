@@ -6,14 +6,8 @@ import torch
 
 from kdscope.errors import KDScopeError
 from kdscope.measures import MEASURES
-from kdscope.measures.calibration import (
-    calibration_error,
-    debiased_square,
-    equal_mass,
-    equal_width,
-    reliability,
-    unweighted_error,
-)
+from kdscope.measures.bins import equal_mass, equal_width, reliability
+from kdscope.measures.calibration import calibration_error, debiased_square, unweighted_error
 from kdscope.measures.pair import log_softmax
 from kdscope.measures.smooth import cells, smooth_error, smoothed_error
 from kdscope.measures.temperature import cross_fitted, fit_temperature
