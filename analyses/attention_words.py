@@ -48,7 +48,7 @@ def notes(table: pd.DataFrame, guo: bool) -> tuple[str, ...]:
         worst = flat.loc[flat["excluded"].astype(float).idxmax()]
         said.append(
             f"maps that are flat, without a positive part or alone in their class were left out: up to "
-            f"{int(worst.excluded)} images ({worst.map}/{worst.layer}, {worst.b})"
+            f"{int(worst['excluded'])} images ({worst['map']}/{worst['layer']}, {worst['b']})"
         )
     if guo:
         said.append(f"{SUM_WARNING}; two unrelated maps score about 0.56 there")

@@ -14,13 +14,14 @@ OUTLINE = ("black", "white")  # one under the other: seen on any map
 def gallery(pictures: Pictures) -> Figure:
     """A row for each image, a column for each network; a cell of a map is a square, and nothing is smoothed.
 
-    A map without negative values runs from its lowest (dark) to its highest (bright) value; one with both signs is
-    white at zero, red above, blue below, up to its largest magnitude. So maps are compared by where they are high.
+    Maps that have no sign run from their lowest (dark) to their highest (bright) value; those that have one are white
+    at zero, red above, blue below, each up to its largest magnitude: they are compared by where they are high.
     """
     known = pictures.images.shape[-1] > 0
     columns, count = len(pictures.maps) + known, len(pictures.rows)
     side = min(MOST_WIDE, TWO_COLUMNS / columns)
     lines = max(1, len(pictures.values))
+    signed = any(maps.min() < 0 for maps in pictures.maps.values())
     names = short_names(pictures.maps, int(side * 15))
     with styled():
         figure, grid = panels(count, columns, side * columns, 0.55 + count * (side + 0.05 + 0.12 * lines))
@@ -31,7 +32,7 @@ def gallery(pictures: Pictures) -> Figure:
                 _finish(line[0], pictures, r, extent)
             line[0].set_ylabel(pictures.rows[r], fontsize=6.5)
             for k, (axes, (name, maps)) in enumerate(zip(line[known:], pictures.maps.items(), strict=True)):
-                _draw_map(axes, maps[r], extent)
+                _draw_map(axes, maps[r], extent, signed)
                 _finish(axes, pictures, r, extent)
                 axes.set_xlabel(_under(pictures, r, k), fontsize=6.5, labelpad=1.5)
                 if r == 0:
@@ -50,9 +51,9 @@ def _extent(pictures: Pictures) -> tuple[float, float, float, float]:
     return (0, width, height, 0)
 
 
-def _draw_map(axes: Axes, values: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+def _draw_map(axes: Axes, values: np.ndarray, extent: tuple[float, float, float, float], signed: bool) -> None:
     top = float(np.abs(values).max()) or 1.0
-    scale = {"cmap": "RdBu_r", "vmin": -top, "vmax": top} if values.min() < 0 else {"cmap": "viridis"}
+    scale = {"cmap": "RdBu_r", "vmin": -top, "vmax": top} if signed else {"cmap": "viridis"}
     axes.imshow(values, interpolation="nearest", extent=extent, **scale)
     rows, columns = values.shape
     width = min(0.4, 4.0 / max(rows, columns))
@@ -91,9 +92,10 @@ def _edges(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _under(pictures: Pictures, r: int, k: int) -> str:
-    """Lines of numbers under a map."""
-    found = [(name, float(values[r, k])) for name, values in pictures.values.items()]
-    return "\n".join("" if np.isnan(value) else f"{name} {value:.2f}" for name, value in found)
+    """Lines of numbers under a map, first those that every map has."""
+    found = sorted(pictures.values.items(), key=lambda item: np.isnan(item[1][r]).sum())
+    known = [(name, round(float(values[r, k]), 2) + 0.0) for name, values in found if not np.isnan(values[r, k])]
+    return "\n".join(f"{name} {value:.2f}" for name, value in known)
 
 
 def _wrapped(text: str, inches: float) -> str:

@@ -58,7 +58,8 @@ def test_cells_are_shown_as_they_are_with_a_line_between_them():
         assert np.array_equal(line[1], pictures.maps["teacher"][r])
         assert np.array_equal(line[2], pictures.maps["student"][r])
     limits = axes[1].images[0].get_clim()
-    assert limits[0] == -limits[1]  # a map of both signs is white at zero
+    assert limits[0] == -limits[1]  # white is zero
+    assert axes[2].images[0].get_clim()[0] < 0  # in all maps, where one has a sign
     outline = 4  # two colours, across and down
     assert len(axes[1].lines) == 3 + 3 + outline
     assert len(axes[2].lines) == 1 + 1 + outline
