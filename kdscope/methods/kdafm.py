@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from kdscope.attention.activation import activation_map
 from kdscope.data import Batch
+from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
-from kdscope.methods.checks import positive
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.kd import KD
 from kdscope.methods.method import METHODS, Method
@@ -96,7 +96,9 @@ class AttentionFeatureMatching(Term):
 
     def __init__(self, dim: int = 128, layers: Layers = "blocks"):
         super().__init__()
-        self.dim, self.layers = int(positive("kdafm", "dim", dim)), layers
+        if type(dim) is not int or dim < 1:
+            raise KDScopeError(f"term 'kdafm': dim is the width of queries and keys, 1 or more, not {dim!r}")
+        self.dim, self.layers = dim, layers
 
     def build(self, student: Features, teacher: Features) -> None:
         widths = [[feature_map.shape[1] for feature_map in role.maps.values()] for role in (student, teacher)]

@@ -23,7 +23,7 @@ from kdscope.methods.hmat import (
     position_attention,
     position_loss,
 )
-from kdscope.methods.kdafm import Matching, feature_matching_loss
+from kdscope.methods.kdafm import AttentionFeatureMatching, Matching, feature_matching_loss
 from kdscope.methods.nst import neuron_selectivity_loss
 from kdscope.methods.vid import VariationalInformation, variational_information_loss
 from kdscope.training.learner import Learner
@@ -229,6 +229,12 @@ def test_kdafm_takes_all_blocks_of_both():
     run(learner).sum().backward()
     term = learner.objective.terms["kdafm"][0]
     assert all(p.grad.abs().max() > 0 for p in term.parameters() if p.dim() == 2)
+
+
+@pytest.mark.parametrize("dim", [0, -1, 3.5, True, "wide"])
+def test_kdafm_refuses(dim):
+    with pytest.raises(KDScopeError, match="dim is the width of queries and keys, 1 or more"):
+        AttentionFeatureMatching(dim)
 
 
 # HMAT
