@@ -503,3 +503,24 @@ def test_fitnets_regressor_ends_as_the_hint_does():
 def test_fitnets_refuses(bad, message):
     with pytest.raises(KDScopeError, match=message):
         FitNets(**bad)
+
+
+# All
+
+
+@pytest.mark.parametrize("method", ["at", "fitnets-joint", "h-at", "hmat", "kdafm", "nst", "vid"])
+def test_channels_last_changes_nothing(method):
+    learner = learner_for(method, "resnet8", ["resnet8x4"])
+    term_name = next(name for name in learner.objective.names if name not in ("cross-entropy", "kd"))
+    learner.eval()
+    image = randn(6, 3, 16, 16, dtype=torch.float32)
+    with learner.capturing():
+        student, teachers = learner._listen(image), learner.teach(image)
+    views = learner.objective._views(term_name, 0, student, teachers)
+    last = [
+        Features(view.logits, {k: m.contiguous(memory_format=torch.channels_last) for k, m in view.maps.items()})
+        for view in views
+    ]
+    term = learner.objective.terms[term_name][0]
+    assert term(*views, None) > 0
+    assert torch.isclose(term(*views, None), term(*last, None), rtol=1e-5)
