@@ -59,9 +59,8 @@ class SensedVGG(nn.Module):
             self.hidden.extend([nn.Linear(inputs, HIDDEN), nn.ReLU(), nn.Dropout(dropout)])
         self.classifier = nn.Linear(HIDDEN, num_classes)
         initialise(self)
-        for layer in self.hidden:
-            if isinstance(layer, nn.Linear):  # PyTorch's own leave a sixth of the signal's power
-                nn.init.kaiming_normal_(layer.weight)
+        for module in (m for m in self.modules() if isinstance(m, nn.Conv2d | nn.Linear) and m is not self.classifier):
+            nn.init.kaiming_normal_(module.weight)  # fan-in: without batch norm it is the signal that must not fade
 
     def forward(self, images: Tensor) -> Tensor:
         x = images

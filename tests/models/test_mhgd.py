@@ -44,3 +44,13 @@ def test_the_stages_of_the_students_are_those_of_their_teacher(student):
             with Capture(network, models.stages(network)) as capture:
                 shapes.append([m.shape[1:] for m in capture(torch.empty(1, 3, 32, 32)).maps.values()])
     assert shapes[0] == shapes[1] == [(64, 32, 32), (128, 16, 16), (256, 8, 8)]
+
+
+def test_without_batch_norm_the_signal_does_not_fade_with_depth():
+    torch.manual_seed(0)
+    network = models.build("vgg16_mhgd", 10).eval()
+    with torch.no_grad(), Capture(network, [*models.stages(network), "penultimate"]) as capture:
+        features = capture(torch.randn(4, 3, 32, 32))
+    powers = [float(value.square().mean()) for value in features.maps.values()]
+    assert all(0.3 < power < 30 for power in powers), powers
+    assert 0.1 < features.logits.std() < 10
