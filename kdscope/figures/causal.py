@@ -37,6 +37,7 @@ TITLES = {
     "randomised-weights": "map with random weights",
     "random": "random mask",
 }
+MAPS = ("own", "teacher")
 ACROSS = 4  # networks beside each other
 KINDS = ("own", "teacher-student")  # what students that had no teacher do by its maps is in the table
 
@@ -67,7 +68,8 @@ def curves(table: pd.DataFrame) -> Figure:
             for (by, measure, _), part in here.groupby(["by", "measure", "a"], sort=False):
                 dash = DASHES[0] if measure.startswith("deletion") else DASHES[1]
                 axes.plot(part["share"], part["value"], dash, color=colour[by])
-                axes.fill_between(part["share"], part["ci_low"], part["ci_high"], color=colour[by], alpha=0.15, lw=0)
+                alpha = 0.15 if by in MAPS else 0.06  # controls lie upon each other
+                axes.fill_between(part["share"], part["ci_low"], part["ci_high"], color=colour[by], alpha=alpha, lw=0)
             axes.set_title(f"{names[network]}: {layer}")
             axes.set_xlim(0, 1)
         for axes in line[len(networks[at : at + columns]) :]:
