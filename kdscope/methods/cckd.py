@@ -8,6 +8,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from kdscope.data import Batch
 from kdscope.errors import KDScopeError, unknown
@@ -108,11 +109,18 @@ class CorrelationCongruence(Term):
                 losses.append(adjacent_differences_loss(*both))
             else:
                 losses.append(correlation_congruence_loss(*both, self.gamma, self.order))
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum().float()
 
 
 def _embedding(width: int, embed: int) -> nn.Module:
-    return nn.Linear(width, embed) if embed else nn.Identity()
+    return _Linear(width, embed) if embed else nn.Identity()
+
+
+class _Linear(nn.Linear):
+    """A linear map worked out in float64, as the relations of what it gives are."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return linear(vectors.double(), self.weight.double(), self.bias.double())
 
 
 class _Fixed(nn.Module):
@@ -124,7 +132,7 @@ class _Fixed(nn.Module):
         self.register_buffer("directions", nn.init.orthogonal_(torch.empty(embed, width)) if projects else None)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return vectors if self.directions is None else vectors @ self.directions.T
+        return vectors if self.directions is None else vectors.double() @ self.directions.double().T
 
 
 METHODS.register("cckd")(

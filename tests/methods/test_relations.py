@@ -262,7 +262,7 @@ def test_cckd_embeds_the_student_and_leaves_a_narrow_teacher_as_it_is():
     student, teacher = views()
     term = built(CorrelationCongruence(embed=9), student, teacher)
     assert [tuple(p.shape) for p in term.parameters()] == [(9, 6), (9,)]
-    embedded = term.ours[0](student["penultimate"])
+    embedded = term.ours[0](student["penultimate"]).float()
     assert torch.isclose(term(student, teacher, None), correlation_congruence_loss(embedded, teacher["penultimate"]))
 
 
@@ -274,7 +274,7 @@ def test_cckd_projects_a_wide_teacher_on_fixed_orthogonal_directions():
     assert "theirs.0.directions" in term.state_dict()
     assert all(p.shape[0] == 4 and p.shape[-1] != 9 for p in term.parameters())  # the teacher's does not learn
     projected = teacher["penultimate"] @ directions.T
-    expected = correlation_congruence_loss(term.ours[0](student["penultimate"]), projected)
+    expected = correlation_congruence_loss(term.ours[0](student["penultimate"]).float(), projected)
     assert torch.isclose(term(student, teacher, None), expected)
 
 
@@ -284,6 +284,22 @@ def test_cckd_without_embedding_is_that_of_the_zoo():
     assert list(term.parameters()) == []
     expected = naive_cckd(student["penultimate"].double(), teacher["penultimate"].double())
     assert term(student, teacher, None).item() == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("variant", ["paper", "repdistiller"])
+def test_embeddings_far_from_zero_are_exact(variant, dtype):
+    student, teacher = (Features(torch.zeros(5, 3), {"f": features(5, 9, k, 5.0, 0.05).to(dtype)}) for k in (0, 1))
+    term = built(CorrelationCongruence(variant=variant, embed=4), student, teacher)
+    s = student["f"].double() @ term.ours[0].weight.double().T + term.ours[0].bias.double()
+    if variant == "paper":
+        expected = naive_cckd(s.detach(), teacher["f"].double() @ term.theirs[0].directions.double().T)
+    else:
+        t = teacher["f"].double() @ term.theirs[0].weight.double().T + term.theirs[0].bias.double()
+        expected = adjacent_differences_loss(s, t)
+    loss = term(student, teacher, None)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_repdistillers_cc_learns_both_embeddings():
