@@ -36,8 +36,10 @@ def contrast_loss(scores: Tensor, images: int, valid: Tensor | None = None) -> T
     3.46574
     """
     negatives = scores[:, 1:]
-    count = negatives.shape[1] if valid is None else valid[:, 1:].sum(1, keepdim=True).clamp_min(1)
-    noise = torch.as_tensor(count / images, dtype=scores.dtype, device=scores.device)
+    if valid is None:
+        noise = negatives.shape[1] / images
+    else:
+        noise = valid[:, 1:].sum(1, keepdim=True).clamp_min(1).to(scores.dtype) / images
     own = (scores[:, :1] / (scores[:, :1] + noise + SMALL)).log()
     others = (noise / (negatives + noise + SMALL)).log()
     if valid is not None:
