@@ -6,16 +6,16 @@ It shows the tool, not what distillation can do: on so easy a task a student har
 so the table says so.
 """
 
+import itertools
 import logging
-import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import joblib
-
 from kdscope import api, models
+from kdscope.errors import KDScopeError
+from kdscope.fleet import Training, train_all
 from kdscope.run import Run
 
 if TYPE_CHECKING:
@@ -83,26 +83,14 @@ def _ask(out: Path, name: str, runs: list[Run], **options: Any) -> "Report":
 
 
 def _train_all(out: Path, arms: list[Arm]) -> None:
-    """One run on each core: networks this small gain little from a second thread, and lose much on a busy machine."""
-    jobs = [(arm, seed) for arm in arms for seed in SEEDS]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        results = joblib.Parallel(n_jobs=min(cores, len(jobs)), return_as="generator_unordered")(
-            joblib.delayed(_train)(out, arm, seed) for arm, seed in jobs
-        )
-        for k, line in enumerate(results, 1):
-            say(f"[{k}/{len(jobs)}] {line}")
-
-
-def _train(out: Path, arm: Arm, seed: int) -> str:
-    path = _place(out, arm.name, seed)
-    if (path / "config.yaml").is_file():
-        run = api.resume(path)
-    else:
-        teachers = [Run(_place(out, name, seed)) for name in arm.teachers]
+    trainings = []
+    for arm, seed in itertools.product(arms, SEEDS):
         settings = SETTINGS | {"model": arm.model, "augment": arm.augment, "method": arm.method, "seed": seed}
-        run = api.train(path, teachers=teachers, **settings)
-    return f"{run.name}: test accuracy {100 * run.summary['test_accuracy']:.1f} %, {run.summary['seconds']:.0f} s"
+        teachers = tuple(_place(out, name, seed) for name in arm.teachers)
+        trainings.append(Training(_place(out, arm.name, seed), settings, teachers))
+    failed = [outcome for outcome in train_all(trainings) if outcome.error]
+    if failed:
+        raise KDScopeError(str(failed[0]))
 
 
 def _place(out: Path, name: str, seed: int) -> Path:
