@@ -31,8 +31,9 @@ class Features:
         return self.maps[layer]
 
     def log_probs(self, temperature: float = 1.0) -> Tensor:
-        """log softmax(z / T) [B, C], float32: losses are computed outside of autocast."""
-        return log_softmax(self.logits.float() / temperature, dim=1)
+        """log softmax(z / T) [B, C], float32 (float64 stays): losses are computed outside of autocast."""
+        logits = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        return log_softmax(logits / temperature, dim=1)
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ class CorrelationCongruence(Term):
                 losses.append(adjacent_differences_loss(*both))
             else:
                 losses.append(correlation_congruence_loss(*both, self.gamma, self.order))
-        return torch.stack(losses).sum().float()
+        return like(torch.stack(losses).sum(), s)
 
 
 def _embedding(width: int, embed: int) -> nn.Module:

@@ -7,6 +7,7 @@ from kdscope.data import Batch
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
 from kdscope.methods.method import METHODS, Method
+from kdscope.methods.shapes import exact
 from kdscope.methods.term import Term
 
 
@@ -30,7 +31,7 @@ class CrossEntropy(Term):
         self.label_smoothing = label_smoothing
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
-        return cross_entropy(student.logits.float(), batch.label, label_smoothing=self.label_smoothing)
+        return cross_entropy(exact(student.logits), batch.label, label_smoothing=self.label_smoothing)
 
 
 METHODS.register("none")(

@@ -15,6 +15,7 @@ from kdscope.features.features import Features
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.kd import soft_loss
 from kdscope.methods.method import METHODS, Method
+from kdscope.methods.shapes import exact
 from kdscope.methods.term import Term
 
 
@@ -51,9 +52,9 @@ class MutualLearning(Term):
     summary = "logits of peers"
 
     def forward(self, student: Features, teacher: Sequence[Features], batch: Batch) -> Tensor:
-        peers = [peer.logits.float() for peer in teacher]
+        peers = [exact(peer.logits) for peer in teacher]
         labels = torch.stack([cross_entropy(z, batch.label) for z in peers]).sum()
-        return labels + mutual_loss([student.logits.float(), *peers])
+        return labels + mutual_loss([exact(student.logits), *peers])
 
 
 METHODS.register("dml")(

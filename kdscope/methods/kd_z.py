@@ -17,6 +17,7 @@ from kdscope.methods.checks import positive
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.kd import kd_loss, soft_loss
 from kdscope.methods.method import METHODS, Method
+from kdscope.methods.shapes import exact
 from kdscope.methods.term import Term
 
 VARIANTS = ("paper-text", "authors-code")
@@ -83,7 +84,7 @@ class StandardisedKD(Term):
     def _standardised(self, view: Features) -> Features:
         if isinstance(view, Ensemble):
             return Ensemble.of([self._standardised(member) for member in view.members], view.weights, view.how)
-        return Features(standardised_logits(view.logits.float(), self.variant))
+        return Features(standardised_logits(exact(view.logits), self.variant))
 
 
 METHODS.register("kd-z")(

@@ -34,10 +34,10 @@ def vector(features: Tensor) -> Tensor:
     (torch.Size([2, 5]), torch.Size([2, 7]))
     """
     if features.dim() == 4:
-        features = features.float().mean(dim=(2, 3))
+        features = exact(features).mean(dim=(2, 3))
     elif features.dim() == 3:
-        features = features.float().mean(dim=1)
-    return features.float()
+        features = exact(features).mean(dim=1)
+    return exact(features)
 
 
 def conv1x1(channels_in: int, channels_out: int, norm: bool = True) -> nn.Module:

@@ -18,6 +18,7 @@ from kdscope.features.features import Features
 from kdscope.methods.checks import positive
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.method import METHODS, Method
+from kdscope.methods.shapes import exact
 from kdscope.methods.term import Term
 
 VARIANTS = ("authors-code", "paper-text")
@@ -75,7 +76,7 @@ class VirtualTeacher(Term):
         self.correct, self.variant = float(correct), variant
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
-        return virtual_teacher_loss(student.logits.float(), batch.label, self.temperature, self.correct, self.variant)
+        return virtual_teacher_loss(exact(student.logits), batch.label, self.temperature, self.correct, self.variant)
 
 
 METHODS.register("tf-kd-reg")(
