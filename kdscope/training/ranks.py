@@ -5,6 +5,7 @@ import os
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 from kdscope.errors import KDScopeError
@@ -34,8 +35,14 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto")
     if precision == "16" and not cuda:
         raise KDScopeError("--precision 16 needs a CUDA device; use 32 or bf16 on a CPU")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process group
+    # Buffers are shared where they are needed (Session), not before every step: a memory bank can be large.
+    strategy = DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto"
     fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu", devices=devices, num_nodes=nodes, precision=PRECISIONS[precision]
+        accelerator="cuda" if cuda else "cpu",
+        devices=devices,
+        num_nodes=nodes,
+        strategy=strategy,
+        precision=PRECISIONS[precision],
     )
     fabric.launch()
     return fabric

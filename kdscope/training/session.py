@@ -66,6 +66,7 @@ class Session:
         self.progress.stage, self.progress.epoch, self.progress.step = number, 0, 0
         self.total = self.stage.epochs * len(self.batches)
         learner, objective, main = self.learner, self.learner.objective, self.stage.phase is None
+        _share_buffers(self.fabric, learner)
         learner.enter(self.stage.phase)
         self.module = self.fabric.setup_module(learner)
         self.parameters = [p for p in learner.parameters() if p.requires_grad]
@@ -203,10 +204,10 @@ def seed_epoch(seed: int, epoch: int, rank: int) -> None:
     torch.manual_seed(((seed * 1_000_003 + epoch) * 1_000_003 + rank) % 2**63)
 
 
-def _share_buffers(fabric: Fabric, student: nn.Module) -> None:
+def _share_buffers(fabric: Fabric, module: nn.Module) -> None:
     """Give all ranks the batch statistics of the first, which are those that are saved."""
     if fabric.world_size > 1:
-        for buffer in student.buffers():
+        for buffer in module.buffers():
             torch.distributed.broadcast(buffer, src=0)
 
 

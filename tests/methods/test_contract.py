@@ -1,6 +1,7 @@
 """What every term of every method must do; a new method is picked up without a line here."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -168,6 +169,16 @@ def caught(learner, image, dtype):
     ]
 
 
+def loss_at(learner, stage, names, leaves, directions, teachers, labels, peers, step):
+    """The loss of a stage where all that the student says is moved by `step` along directions."""
+    logits, *maps = [leaf + step * direction for leaf, direction in zip(leaves, directions, strict=True)]
+    shown = Features(logits, dict(zip(names, maps, strict=True)))
+    torch.manual_seed(5)
+    if stage is not None:
+        return learner.objective.phase_value(stage, shown, teachers, labels).sum()
+    return learner.objective(shown, teachers, labels, peers).sum()
+
+
 # The gradient of mutual learning is meant not to be that of its value: what a network says teaches without learning.
 @pytest.mark.parametrize("name", [name for name in TERMS if known_terms()[name].reads != "peers"])
 def test_gradient_is_that_of_finite_differences(name):
@@ -188,14 +199,7 @@ def test_gradient_is_that_of_finite_differences(name):
         leaves = [leaf + 0.1 * leaf.std() * torch.randn_like(leaf) for leaf in (student.logits, *student.maps.values())]
         directions = [torch.randn_like(leaf) * leaf.std() for leaf in leaves]
 
-        def value(step, leaves=leaves, student=student, directions=directions, stage=stage):
-            moved = [leaf + step * direction for leaf, direction in zip(leaves, directions, strict=True)]
-            shown = Features(moved[0], dict(zip(student.maps, moved[1:], strict=True)))
-            torch.manual_seed(5)
-            if stage is not None:
-                return learner.objective.phase_value(stage, shown, teachers, labels).sum()
-            return learner.objective(shown, teachers, labels, peers).sum()
-
+        value = partial(loss_at, learner, stage, student.maps, leaves, directions, teachers, labels, peers)
         saved = state(learner)
         step = torch.zeros((), dtype=torch.float64, requires_grad=True)
         (exact,) = torch.autograd.grad(value(step), step)
