@@ -149,6 +149,23 @@ class Run:
         """The file with the weights that the headline accuracy belongs to."""
         return self.path / "checkpoints" / "model.safetensors"
 
+    @property
+    def effort(self) -> dict[str, float]:
+        """What the run took beside the epochs of its main training, all in all.
+
+        Epochs of `phases` before it; epochs in `chain`, the trainings that went before it, with their own phases; and
+        the `seconds` of all of them together.
+        """
+        self._must_be_finished()
+        before = [Run(place) for place, _ in links(self.recipe, self.path)]
+        phases = self.path / "phases.csv"
+        known = [run.effort for run in before]
+        return {
+            "phases": len(phases.read_text().splitlines()) - 1 if phases.is_file() else 0,
+            "chain": sum(run.config.epochs + effort["phases"] for run, effort in zip(before, known, strict=True)),
+            "seconds": self.summary["seconds"] + sum(effort["seconds"] for effort in known),
+        }
+
     def dataset(self) -> data.Dataset:
         """The data of the run."""
         return load_data(self.config.data)

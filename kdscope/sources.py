@@ -42,6 +42,8 @@ class Subject:
         dataset: what it is asked about, None for a bare cache.
         augment: the augmentation that it was trained with, None where that is unknown.
         weights: hash of its weights where a record has it, so that a cache can be known without loading the network.
+        recipe: what it was trained on and how, whatever the method, as flat settings; effort: epochs beside the main
+            ones, and seconds (`Run.effort`). Both are empty where that is unknown.
         caches: of features, by split and view; others: of other kinds, by kind, split and view.
     """
 
@@ -60,6 +62,8 @@ class Subject:
     prefix: str = ""
     augment: str | None = None
     weights: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    effort: dict[str, float] = field(default_factory=dict)
     load: "Callable[[], nn.Module] | None" = None
     build: "Callable[[], nn.Module] | None" = None
     device: str = "auto"
@@ -229,6 +233,8 @@ def of_run(run: Run, device: str = "auto") -> Subject:
         folder=run.path / "features",
         augment=config.data.augment,
         weights=summary.get("weights_hash"),
+        recipe=_recipe(run),
+        effort=run.effort,
         load=run.model,
         build=functools.partial(_untrained, run),
         device=device,
@@ -267,6 +273,19 @@ def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subj
         build=functools.partial(_untrained, own),
         device=device,
     )
+
+
+def _recipe(run: Run) -> dict[str, Any]:
+    """What a fair comparison of methods holds equal; the teachers by the hashes of their weights."""
+    config = run.recipe
+    found: dict[str, Any] = {"epochs": config.epochs, "precision": config.precision}
+    for part in ("data", "optim"):
+        aside = {"root", "download", "workers", "memory_budget"}
+        found |= {f"{part}.{key}": value for key, value in getattr(config, part).model_dump(exclude=aside).items()}
+    found["headline"] = run.summary["rule"]
+    if config.teachers:
+        found["teacher"] = ", ".join(t.weights_hash or str(t.run or t.model) for t in config.teachers)
+    return found
 
 
 def _group(run: Run) -> str:

@@ -1,10 +1,12 @@
 """The training loop, in the order in which things happen: data, networks, run directory, loop, log, save."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from torch import nn
 
 from kdscope import models
 from kdscope.config import Config
@@ -38,13 +40,23 @@ def start(config: Config, out: str | Path) -> Run:
     fabric = make_fabric(config.device, config.devices, config.precision)
     if fabric.is_global_zero:
         Run.check_free(out)  # before the data are read, which can take long
+    return _begin(checked(config, out), Path(out), fabric)
+
+
+def checked(
+    config: Config, out: str | Path, teachers: Sequence[nn.Module] | None = None
+) -> tuple[Config, Dataset, Learner]:
+    """`config` as the run at `out` will have it, written out; the data and the networks, which fit. Nothing is written.
+
+    Args:
+        teachers: networks that stand in for teachers that are not trained yet.
+    """
     config = complete(config)
     before = links(config, Path(out))
-    stand_in = None
     if before:  # the last link is not trained yet: an untrained one shows whether everything fits
-        _, dataset, _ = prepare(before[0][1])
-        stand_in = [build_network(before[-1][1].model, dataset, begun=True)]
-    return _begin(prepare(config, teachers=stand_in), Path(out), fabric)
+        _, dataset, _ = prepare(before[0][1], teachers=teachers)
+        teachers = [build_network(before[-1][1].model, dataset, begun=True)]
+    return prepare(config, teachers=teachers)
 
 
 def resume(path: str | Path) -> Run:
