@@ -8,7 +8,6 @@ another key.
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
@@ -17,25 +16,15 @@ import numpy as np
 import torch
 
 from kdscope.data.catalogue import DATASETS, Request, home
+from kdscope.data.decoding import image_size, read_image
+from kdscope.data.listing import Listing, data_folder, list_classes, same_classes
 from kdscope.data.split import Dataset, Split, moments
 from kdscope.errors import KDScopeError
 from kdscope.files import digest, read_json, replacing, write_json
 from kdscope.progress import bar
 
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 LAYOUT = 2  # of the cache; part of its key
 CHUNK = 256  # images a worker decodes between two reports
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What one split's folder holds: the classes; each image's path, class, and (size, time of change)."""
-
-    root: Path
-    classes: tuple[str, ...]
-    files: tuple[str, ...]
-    labels: tuple[int, ...]
-    stamps: tuple[tuple[int, int], ...]
 
 
 @DATASETS.register("folder")
@@ -45,59 +34,36 @@ def folder(request: Request) -> Dataset:
     With `image_size`, each image is scaled (bicubic) so that its short side has that size, and its centre is cut out;
     without, all must have one size.
     """
-    if not request.argument:
-        raise KDScopeError("dataset 'folder' needs a path; write folder:PATH, where PATH has train/ and test/")
-    root = Path(request.argument).expanduser().resolve()
-    if not root.is_dir():
-        raise KDScopeError(f"{root} is not a folder; folder:PATH needs one that has train/ and test/")
+    root = data_folder(request, "train/ and test/")
+    layout = "folder:PATH needs PATH/train/CLASS/ and PATH/test/CLASS/ with images"
     test = next((root / name for name in ("test", "val") if (root / name).is_dir()), root / "test")
-    listings = {"train": list_images(root / "train"), "test": list_images(test)}
-    classes = listings["train"].classes
-    differing = sorted(set(classes) ^ set(listings["test"].classes))
-    if differing:
-        raise KDScopeError(f"{root}: train/ and {test.name}/ differ in classes: {', '.join(differing[:5])}")
+    train, test = (list_classes(place, layout) for place in (root / "train", test))
+    same_classes(root, train, test)
+    return decoded({"train": train, "test": test}, request)
+
+
+def decoded(listings: dict[str, Listing], request: Request) -> Dataset:
+    """The dataset of the images in `listings` ("train" and "test", of the same classes), decoded once and mapped.
+
+    Raises:
+        KDScopeError: as `decode`.
+    """
     key = digest(
         {
             "layout": LAYOUT,
             "size": request.image_size,
-            "listings": [[str(listing.root), listing.files, listing.stamps] for listing in listings.values()],
+            "listings": [[str(listing.root), listing.files, listing.stamps()] for listing in listings.values()],
         }
     )
-    home_folder = request.cache_dir or home("KDSCOPE_CACHE")
-    facts = prepare(home_folder / "folder" / key[:32], listings, request)
+    place = (request.cache_dir or home("KDSCOPE_CACHE")) / "folder" / key[:32]
+    facts = prepare(place, listings, request)
     splits = {}
     for name, listing in listings.items():
         # Mapped copy-on-write: torch wants memory that could be written, and the file stays as it is.
-        images = torch.from_numpy(np.load(home_folder / "folder" / key[:32] / f"{name}.npy", mmap_mode="c"))
+        images = torch.from_numpy(np.load(place / f"{name}.npy", mmap_mode="c"))
         splits[name] = Split(name, images, torch.tensor(listing.labels))
     mean, std = tuple(facts["mean"]), tuple(facts["std"])
-    return Dataset(request.name, splits["train"], splits["test"], None, classes, mean, std)
-
-
-def list_images(root: Path) -> Listing:
-    """The images below root/CLASS/, classes and names in sorted order.
-
-    Raises:
-        KDScopeError: a folder that is missing or has no class folders, a class without images.
-    """
-    if not root.is_dir():
-        raise KDScopeError(f"{root} is missing; folder:PATH needs PATH/train/CLASS/ and PATH/test/CLASS/ with images")
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise KDScopeError(f"{root} has no class folders; put the images of each class into a folder of its own")
-    files, labels, stamps = [], [], []
-    for label, name in enumerate(classes):
-        found = sorted(
-            (entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
-            for entry in os.scandir(root / name)
-            if os.path.splitext(entry.name)[1].lower() in SUFFIXES and not entry.name.startswith(".")
-        )
-        if not found:
-            raise KDScopeError(f"{root / name} has no images ({', '.join(sorted(SUFFIXES))})")
-        files += [f"{name}/{file}" for file, _, _ in found]
-        stamps += [(size, time) for _, size, time in found]
-        labels += [label] * len(found)
-    return Listing(root, tuple(classes), tuple(files), tuple(labels), tuple(stamps))
+    return Dataset(request.name, splits["train"], splits["test"], None, listings["train"].classes, mean, std)
 
 
 def prepare(place: Path, listings: dict[str, Listing], request: Request) -> dict[str, Any]:
@@ -120,7 +86,8 @@ def prepare(place: Path, listings: dict[str, Listing], request: Request) -> dict
         for draft in place.glob(".*.tmp"):  # left by a process that was killed
             draft.unlink()
         try:
-            size = request.image_size or _common_size(listings["train"])
+            first = listings["train"]
+            size = request.image_size or image_size(f"{first.root}/{first.files[0]}")
             for name, listing in listings.items():
                 decode(listing, size, place / f"{name}.npy", f"decoding {name}", request.progress)
             mean, std = moments(torch.from_numpy(np.load(place / "train.npy", mmap_mode="c")))
@@ -182,65 +149,3 @@ def _decode_some(paths: list[str], size: int | tuple[int, int], draft: Path, off
         handle.seek(offset)
         handle.write(images.tobytes())
     return len(paths)
-
-
-def read_image(path: str, size: int | tuple[int, int]) -> np.ndarray:
-    """One image as uint8 [3, H, W]: scaled to the short side and cut at the centre, or of exactly (height, width).
-
-    White is 255, whether the file has 8 bits a channel or 16 (grey: v / 257, rounded).
-
-    Raises:
-        KDScopeError: an image that cannot be read or has another size, or pixels without a known white (32 bits).
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            image = _eight_bits(file).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise errors of many classes for broken files
-        raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
-    if isinstance(size, int):
-        image = _scale_and_cut(image, size)
-    elif (image.height, image.width) != size:
-        found, usual = f"{image.width} x {image.height}", f"{size[1]} x {size[0]}"
-        raise KDScopeError(
-            f"{path} has {found} pixels and others have {usual}; "
-            "scale all by image_size (--set data.image_size=N, --image-size N)"
-        )
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def _eight_bits(image: Any) -> Any:
-    """A grey image of 16 bits a pixel in 8, which Pillow itself would clip at 255; any other as it is."""
-    from PIL import Image
-
-    if not image.mode.startswith(("I", "F")):
-        return image
-    # Where Pillow has no mode of 16 bits for a format of at most 16, it gives 32.
-    if not (image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))):
-        raise ValueError(f"its pixels are numbers of 32 bits ({image.mode}), of which none is known to be white")
-    pixels = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
-
-
-def _scale_and_cut(image: Any, size: int) -> Any:
-    from PIL import Image
-
-    short = min(image.size)
-    if short != size:
-        sides = [max(size, round(side * size / short)) for side in image.size]
-        image = image.resize(sides, Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def _common_size(listing: Listing) -> tuple[int, int]:
-    """(height, width) of the first image; `read_image` holds the others to it."""
-    from PIL import Image
-
-    path = f"{listing.root}/{listing.files[0]}"
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
