@@ -118,9 +118,10 @@ class Session:
         task = torch.tensor(self.learner.objective.task, device=values.device)
         both = []
         for part in (task, ~task):
-            loss = (self._weights * part) @ values
-            found = torch.autograd.grad(loss, self.parameters, retain_graph=part is task, allow_unused=True)
-            both.append(self._averaged(found))
+            # Through Fabric: mixed precision takes no other backward pass.
+            self.fabric.backward((self._weights * part) @ values, retain_graph=part is task)
+            both.append(self._averaged([p.grad for p in self.parameters]))
+            self.optimizer.zero_grad(set_to_none=True)
         self._diagnosis += diagnosed(*both, self.progress.epoch).to(self._diagnosis)
         for parameter, gradient in zip(self.parameters, self._rule(*both, self.progress.epoch), strict=True):
             parameter.grad = gradient
