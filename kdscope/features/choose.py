@@ -5,6 +5,8 @@
 | `stages`         | the stage maps (`kdscope.models.stages`)                                                   |
 | `preactivations` | the stage maps before the last ReLU of each stage (`kdscope.models.preactivations`)        |
 | `blocks`         | the outputs of the residual blocks, or whatever the stages are made of (`kdscope.models.blocks`) |
+| `entries`        | the first block of each stage (`kdscope.models.entries`)                                   |
+| `final-map`      | the last map before it is pooled (`kdscope.models.final_map`)                              |
 | `penultimate`    | the vector that enters the classifier                                                      |
 
 An index counts within what a word gives, as in Python: `stages:-1` is the deepest stage.
@@ -18,7 +20,7 @@ from kdscope import models
 from kdscope.errors import KDScopeError
 from kdscope.features.select import PENULTIMATE, select
 
-WORDS = ("stages", "preactivations", "blocks")
+WORDS = ("stages", "preactivations", "blocks", "entries", "final-map")
 
 
 def choose(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -49,7 +51,7 @@ def _expand(model: nn.Module, pattern: str) -> list[str]:
     if pattern == PENULTIMATE:
         return [PENULTIMATE]
     word, colon, index = pattern.partition(":")
-    found = list(getattr(models, word)(model))
+    found = list(getattr(models, word.replace("-", "_"))(model))
     if not colon:
         return found
     try:

@@ -1,7 +1,7 @@
 """Teachers and students: plain modules, images [B, 3, H, W] in, logits [B, C] out; features come from forward hooks."""
 
 from kdscope.models.cost import Profile, profile
-from kdscope.models.layers import blocks, preactivations
+from kdscope.models.layers import blocks, entries, final_map, preactivations
 from kdscope.models.structure import classifier, stages
 from kdscope.models.weights import load_weights, save_weights, weights_hash
 from kdscope.models.zoo import MODELS, build, names, summary
@@ -12,6 +12,8 @@ __all__ = [
     "blocks",
     "build",
     "classifier",
+    "entries",
+    "final_map",
     "load_weights",
     "names",
     "preactivations",

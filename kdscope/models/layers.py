@@ -4,7 +4,9 @@ A margin ReLU or the boundary of activations is defined on what enters a ReLU (H
 feature distillation", ICCV 2019, section 3.1; Heo et al., AAAI 2019, eq. 1), which the stage map of a ResNet has lost.
 """
 
-from torch import nn
+from collections import Counter
+
+from torch import Tensor, nn
 
 from kdscope.errors import KDScopeError
 from kdscope.models.structure import stages
@@ -82,6 +84,55 @@ def blocks(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
             del found[name]
     order = {name: position for position, (name, _) in enumerate(model.named_modules())}
     return tuple(sorted(found, key=order.__getitem__))
+
+
+def entries(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
+    """Names of the first of the `blocks` of each stage, shallow to deep; of a stage that is one block, that.
+
+    Where blocks stand between two stages (MobileNet), they are taken for the beginning of the deeper one.
+
+    >>> from kdscope.models import build
+    >>> entries(build("resnet20", num_classes=10)), entries(build("mobilenetv2_half", num_classes=10))[-1]
+    (('layer1.0', 'layer2.0', 'layer3.0'), 'blocks.5.0')
+    """
+    parts, found, begin = blocks(model, image_size), [], 0
+    for stage in stages(model, image_size):
+        own = [k for k, name in enumerate(parts) if f"{name}.".startswith(f"{stage}.")]
+        if own:
+            found.append(parts[min(begin, own[0])])
+            begin = own[-1] + 1
+    return tuple(found)
+
+
+def final_map(model: nn.Module, image_size: int | None = None) -> tuple[str, ...]:
+    """The layer of the last map [B, C, H, W] before it is pooled, alone: what the classifier reads the average of.
+
+    It is the last stage map in a ResNet, but what batch norm and ReLU make of it in a wide ResNet, and what the last
+    convolution makes of it in MobileNet and ShuffleNet V2. Where the module that gives it runs more than once, the
+    layer is what enters the module behind it.
+
+    Raises:
+        KDScopeError: as `stages`, and if no module takes a map that comes from one that runs more than once.
+
+    >>> from kdscope.models import build
+    >>> [final_map(build(name, num_classes=10))[0] for name in ("resnet8", "wrn-10-1", "shufflenetv2")]
+    ['layer3', 'relu', '<avgpool']
+    """
+    steps = watch(model, image_size)
+    maps = [k for k, step in enumerate(steps) if isinstance(step.output, Tensor) and step.output.dim() == 4]
+    wide = [k for k in maps if steps[k].output.shape[2] == steps[k].output.shape[3] > 1]
+    if not wide:
+        raise KDScopeError(f"no module of this {type(model).__name__} gives a map [B, C, H, W]; name the layer")
+    runs = Counter(step.name for step in steps)
+    last = wide[-1]
+    if runs[steps[last].name] == 1:
+        return (steps[last].name,)
+    if last + 1 < len(steps) and runs[steps[last + 1].name] == 1:
+        return (f"<{steps[last + 1].name}",)
+    raise KDScopeError(
+        f"the last map of this {type(model).__name__} comes from {steps[last].name!r}, which runs "
+        f"{runs[steps[last].name]} times; name another layer"
+    )
 
 
 def _before(model: nn.Module, stage: str, steps: list[Step]) -> str:
