@@ -15,7 +15,7 @@ from torch.nn.functional import normalize, pad
 from kdscope.methods.shapes import exact
 
 
-def top_right_vectors(feature_map: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+def top_right_vectors(feature_map: Tensor, k: int = 1, sign_fix: bool = True) -> tuple[Tensor, Tensor]:
     """The k largest singular values [B, k] of each image's map and their right singular vectors [B, C, k].
 
     Values fall; vectors have unit length and a non-negative sum, which makes the first one of a non-negative map
@@ -28,6 +28,7 @@ def top_right_vectors(feature_map: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     Args:
         feature_map: [B, C, H, W].
         k: how many, at least 1; beyond min(C, H W) zeros follow.
+        sign_fix: with False vectors have the sign that the eigensolver gave them, which means nothing.
 
     >>> front = torch.zeros(1, 2, 1, 3)
     >>> front[0, 0, 0, 0], front[0, 1, 0, 1] = 3.0, -2.0
@@ -45,7 +46,8 @@ def top_right_vectors(feature_map: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     if wide:
         basis = normalize(fixed.mT @ basis, dim=1)
     basis = torch.where((values > rounding)[:, None], basis, 0)  # [B, C, n]
-    basis = basis * torch.where(basis.sum(dim=1, keepdim=True) < 0, -1, 1)
+    if sign_fix:
+        basis = basis * torch.where(basis.sum(dim=1, keepdim=True) < 0, -1, 1)
 
     top, squares = basis[:, :, :k], values[:, None, :k]
     gaps = squares - values[:, :, None]  # [B, n, k]
