@@ -20,6 +20,7 @@ SHAPES = {
     "dict_type": "a mapping of settings is needed",
     "tuple_type": "a list is needed",
 }
+PATHS = ("folder", "imagenet", "imagenet-lt", "tiny-imagenet")  # datasets whose name goes on with a path
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -42,7 +43,10 @@ def _anywhere(path: Path) -> Path:
 
 def _dataset(name: str) -> str:
     kind, _, path = name.partition(":")
-    return f"folder:{_anywhere(Path(path))}" if kind == "folder" and path else name
+    if kind == "long-tail":
+        ratio, colon, base = path.partition(":")
+        return f"{kind}:{ratio}{colon}{_dataset(base)}"
+    return f"{kind}:{_anywhere(Path(path))}" if kind in PATHS and path else name
 
 
 Bytes = Annotated[int, BeforeValidator(to_bytes)]

@@ -1,8 +1,9 @@
 """Batches, made on the device: gather uint8, augment, normalise, each in batched tensor operations.
 
 What fits in the memory budget lives on the device as uint8, with the augmentation's zero margin around each image, and
-a crop is one gather from it. What does not fit streams: workers of a torch DataLoader read whole batches of raw images,
-and everything after that is the same code, so the batches are the same to the last bit.
+a crop is one gather from it. What does not fit streams: workers of a torch DataLoader read whole batches of raw images
+(and decode them, where they are files), and everything after that is the same code, so the batches are the same to the
+last bit.
 """
 
 import functools
@@ -71,7 +72,7 @@ class Batches:
             all ranks together see the very batches that one alone would see (the ragged last one is trimmed to a
             multiple of `world_size`). Without, the ranks take disjoint runs of images that together cover each exactly
             once.
-        memory_budget: bytes; a split that needs more (with its margin) is streamed.
+        memory_budget: bytes; a split that needs more (with its margin), or whose images are files, is streamed.
         workers: processes that read, when streaming; 0 reads in this one.
         channels_last: memory format of the images.
         least: with `shuffle`, a ragged last batch with fewer images than this on a rank is left out.
@@ -128,7 +129,8 @@ class Batches:
         margin = self.augment.margin
         count, channels, height, width = split.shape
         self.height, self.width = height, width
-        self.streams = count * channels * (height + 2 * margin) * (width + 2 * margin) > memory_budget
+        needed = count * channels * (height + 2 * margin) * (width + 2 * margin)
+        self.streams = split.decodes or needed > memory_budget
         self.store = None if self.streams else _padded(split.images.to(self.device), margin)
 
     def __len__(self) -> int:
@@ -229,17 +231,26 @@ class Batches:
             pin_memory=self.device.type == "cuda",
             multiprocessing_context="fork" if self.workers else None,
         )
-        return iter(loader)
+        return map(_or_raise, iter(loader))
 
 
 class _Reads(torch.utils.data.Dataset):
-    """What a worker does: the raw images at some indices."""
+    """What a worker does: the raw images at some indices, or what is wrong with them."""
 
     def __init__(self, split: Split):
         self.split = split
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.split.read(index)
+    def __getitem__(self, index: Tensor) -> Tensor | KDScopeError:
+        try:
+            return self.split.read(index)
+        except KDScopeError as error:  # raised in a worker, it would come back as a page of text
+            return error
+
+
+def _or_raise(images: Tensor | KDScopeError) -> Tensor:
+    if isinstance(images, KDScopeError):
+        raise images
+    return images
 
 
 def _padded(images: Tensor, margin: int) -> Tensor:

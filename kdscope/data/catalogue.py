@@ -40,13 +40,15 @@ def load(
     """The dataset `name`.
 
     Args:
-        name: "digits", "digits:32", "shapes", "shapes:64:5", "cifar10", "cifar100", "folder:PATH"; see `DATASETS`.
+        name: "digits", "digits:32", "shapes", "shapes:64:5", "cifar10", "cifar100-lt:100", "folder:PATH",
+            "imagenet:PATH", ...; see `DATASETS`.
         root: where `cifar10` and `cifar100` lie; default: KDSCOPE_DATA, or else ~/.cache/kdscope.
         validation: fraction of train to hold out, by class, 0 <= validation < 1.
         image_size: height and width in pixels; default: the dataset's own.
         seed: which training images are held out; nothing else depends on it.
         download: whether `cifar10` and `cifar100` may be fetched.
-        cache_dir: where `folder:PATH` keeps the decoded images; default: KDSCOPE_CACHE, or else ~/.cache/kdscope.
+        cache_dir: where `folder:PATH` and `tiny-imagenet:PATH` keep the decoded images; default: KDSCOPE_CACHE, or else
+            ~/.cache/kdscope.
         progress: whether to show a progress bar on standard error, when that is a terminal.
 
     Raises:

@@ -3,12 +3,16 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kdscope.data.chance import bits
 from kdscope.errors import KDScopeError, unknown
+
+if TYPE_CHECKING:
+    from kdscope.data.image_files import ImageFiles
 
 SPLITS = ("train", "validation", "test")
 CHUNK = 2**26  # bytes of images looked at together: a memory-mapped split is never read whole
@@ -20,7 +24,8 @@ class Split:
 
     Attributes:
         name: "train", "validation" or "test".
-        stored: uint8 [M, 3, H, W], in memory or a memory-mapped file: the images, or those that it is a part of.
+        stored: uint8 [M, 3, H, W], in memory, a memory-mapped file, or `ImageFiles` that are decoded when read: the
+            images, or those that it is a part of.
         labels: int64 [N].
         masks: bool [N, H, W], the foreground of the labelled object, where it is known.
         boxes: float32 [N, K, 5], rows (label, x0, y0, x1, y1) in pixels with x1 and y1 exclusive, rows of -1 where an
@@ -34,14 +39,14 @@ class Split:
     """
 
     name: str
-    stored: Tensor
+    stored: "Tensor | ImageFiles"
     labels: Tensor
     masks: Tensor | None = None
     boxes: Tensor | None = None
     positions: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.stored.dtype != torch.uint8 or self.stored.dim() != 4 or self.stored.shape[1] != 3:
+        if self.stored.dtype != torch.uint8 or len(self.stored.shape) != 4 or self.stored.shape[1] != 3:
             found = f"{self.stored.dtype} {tuple(self.stored.shape)}"
             raise KDScopeError(f"split {self.name!r} needs uint8 images [N, 3, H, W], not {found}")
         if self.labels.shape != (len(self),):
@@ -56,9 +61,15 @@ class Split:
         return (len(self), *self.stored.shape[1:])
 
     @property
+    def decodes(self) -> bool:
+        """Whether the images are files, decoded whenever they are read."""
+        return not isinstance(self.stored, Tensor)
+
+    @property
     def images(self) -> Tensor:
-        """All of them, uint8 [N, 3, H, W]; of a part (`positions`) a copy in memory: `read` takes only some."""
-        return self.stored if self.positions is None else self.stored[self.positions]
+        """All of them, uint8 [N, 3, H, W]; of a part (`positions`) or of files in memory: `read` takes only some."""
+        whole = self.positions is None and not self.decodes
+        return self.stored if whole else self.read(torch.arange(len(self)))
 
     def read(self, index: Tensor) -> Tensor:
         """The images at `index` (int64 [B]), uint8 [B, 3, H, W], in memory."""
