@@ -24,7 +24,7 @@ from kdscope.sources import Subject
 
 COLUMNS = (
     *("pair", "map", "area", "chance", "grid", "group", "a_group", "method", "architecture", "seed", "seeds", "epoch"),
-    *("control", "gain", "gain_low", "gain_high", "confidence", "excluded", "left_out", "pictures"),
+    *("control", "gain", "gain_low", "gain_high", "confidence", "excluded", "left_out", "pictures", "accuracy"),
 )
 GALLERY = "attention-iou-gallery.npz"
 
@@ -63,8 +63,9 @@ def attention_iou(
     Returns:
         A report whose table has, besides the shared columns: pair (`kdscope.analyses.cast.PAIRS`, or "truth" for a
         network against the masks), map, area (share of the cells in the sets; empty: the mean over all areas), chance
-        (IoU of unrelated maps at that area), grid, seed ("all": mean over `seeds` trainings), control, and gain over
-        the floor with its paired interval. Floors named "shuffled" exchange images within their class.
+        (IoU of unrelated maps at that area), grid, seed ("all": mean over `seeds` trainings), control, gain over the
+        floor with its paired interval, and accuracy of b where b is one training. Floors named "shuffled" exchange
+        images within their class.
 
     Raises:
         KDScopeError: no student or no teacher among the sources, caches of different images, a kind of map that a
@@ -80,8 +81,10 @@ def attention_iou(
     for part in [s.strip() for s in (splits.split(",") if isinstance(splits, str) else splits) if s.strip()]:
         work = Comparison(every, MapLibrary(part, view), maps, every_layer, GUO in asked, confidence)
         found = [*work.framed(), *work.truth(), *(work.over_epochs() if view == "none" else ())]
+        accuracy = work.accuracies()
         rows += [
             _row(roles, part, view, cell, finding, seed, work.facts.get((finding.pair.key, finding.epoch, cell), {}))
+            | {"accuracy": accuracy.get(finding.pair.b.key) if seed != "all" and finding.epoch is None else None}
             for cell, finding, seed in _with_groups(found, confidence)
         ]
         method, pictures = work.gallery(roles)

@@ -10,6 +10,7 @@ from kdscope.analyses.attention_truth import against_truth
 from kdscope.analyses.cast import Cast, Pair, Party
 from kdscope.analyses.compare import Finding, in_frames
 from kdscope.analyses.map_library import MASK, Excerpt, MapLibrary, matched, methods_of
+from kdscope.analyses.relations import accuracy_of
 from kdscope.features.cache import FeatureCache
 from kdscope.figures.pictures import Pictures
 from kdscope.measures import MEASURES
@@ -94,6 +95,11 @@ class Comparison:
             if cache is not None:
                 yield from self._true(party, cache)
             self.library.forget()
+
+    def accuracies(self) -> dict[tuple, float]:
+        """Of each trained network, by the key of its party."""
+        known = [(party, self.library.cache(party)) for party in self.parties if party.kind == "trained"]
+        return {party.key: accuracy_of(cache) for party, cache in known if cache is not None}
 
     def _true(self, party: Party, cache: FeatureCache, epoch: int | None = None) -> Iterator[tuple[Cell, Finding]]:
         known = against_truth(party, cache, self.library, self.methods, self.confidence, epoch)

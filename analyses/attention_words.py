@@ -3,6 +3,7 @@
 import pandas as pd
 
 from kdscope.analyses.cast import TAUGHT
+from kdscope.analyses.relations import against_accuracy, one_by_one
 from kdscope.attention.cam import SUM_WARNING
 from kdscope.figures.style import short_names
 
@@ -43,6 +44,10 @@ def notes(table: pd.DataFrame, guo: bool) -> tuple[str, ...]:
         )
     if taught["control"].str.contains("independent").sum() < len(taught):
         said.append("without a student trained alone, the floor is an untrained network: training alone exceeds that")
+    by_run = one_by_one(whole[(whole["measure"] == "attention-iou") & (whole["split"] == whole["split"].iloc[-1])])
+    for kind, own in by_run.groupby("map", sort=False):
+        last = own.groupby("b", sort=False).tail(1)
+        said += against_accuracy(last, last["accuracy"], f"attention IoU ({kind}, {last['layer'].iloc[0]})")
     flat = whole[whole["excluded"] > 0]
     if len(flat):
         worst = flat.loc[flat["excluded"].astype(float).idxmax()]

@@ -148,15 +148,29 @@ def cast(found: Sequence[Subject], teachers: Sequence[Subject] = (), baselines: 
         raise KDScopeError("every source is a teacher or a baseline; give a student as well")
     lessons = [(subject, tuple(teachers or map(same, subject.teachers))) for subject in taught]
     serving = {identify(teacher) for _, own in lessons for teacher in own} | {identify(subject) for subject in taught}
-    alone = [subject for subject in free if subject.method == "none" and identify(subject) not in serving]
+    copies = _copies((*free, *baselines), [teacher for _, own in lessons for teacher in own], serving)
+    for subject in copies:
+        notes.append(
+            f"{subject.name} was left out: its weights are those of a teacher (one recipe, one seed), so that it is no "
+            "student trained without that teacher; give one of another seed"
+        )
+    serving_or_copy = serving | {identify(subject) for subject in copies}
+    others = tuple(subject for subject in free if identify(subject) not in serving_or_copy)
+    alone = [subject for subject in others if subject.method == "none"]
+    baselines = [subject for subject in baselines if subject not in copies]
     students = tuple(Student(subject, own, _independent(subject, baselines, alone)) for subject, own in lessons)
     used = serving | {identify(i) for student in students for i in student.independent}
-    others = tuple(subject for subject in free if identify(subject) not in serving)
     kin = {teacher.group for _, own in lessons for teacher in own}
     for subject in others:
         if subject.group not in kin and identify(subject) not in used:
             notes.append(f"{subject.name} was left out: it has no teacher, and no student here has its architecture")
     return Cast(students, others, tuple(notes), names_of(known.values()))
+
+
+def _copies(subjects: Sequence[Subject], teachers: Sequence[Subject], serving: set) -> list[Subject]:
+    """Those that say what a teacher says because they are that teacher, trained once more from the same seed."""
+    weights = {teacher.weights for teacher in teachers} - {None}
+    return distinct(s for s in subjects if s.weights in weights and identify(s) not in serving)
 
 
 def pairs(cast: Cast) -> list[Pair]:

@@ -118,11 +118,17 @@ def over_groups(findings: Sequence[Finding], confidence: float = 0.95) -> list[F
 
 def _together(findings: list[Finding], confidence: float) -> Finding:
     results, gains = [f.result for f in findings], [f.gain for f in findings]
-    result = over_seeds(results, confidence=confidence).with_frame(
+    result = _possible(over_seeds(results, confidence=confidence)).with_frame(
         *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
     )
     gain = over_seeds(gains, confidence=confidence) if all(gains) else None
     return Finding(findings[0].pair, result, gain, len(findings), findings[0].epoch)
+
+
+def _possible(result: Result) -> Result:
+    """With an interval that ends where the measure does: a t interval over few seeds knows nothing of its range."""
+    least, most = MEASURES[result.measure].card.range if result.measure in MEASURES else (-np.inf, np.inf)
+    return replace(result, ci_low=max(result.ci_low, least), ci_high=min(result.ci_high, most))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -16,9 +16,8 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, Pair, cast, pairs
 from kdscope.analyses.compare import Excerpt, Finding, measure_caches, measure_pairs, over_groups
 from kdscope.analyses.fidelity_words import short, verdicts
-from kdscope.errors import unknown
-from kdscope.measures import MEASURES
-from kdscope.measures.logits import LogitMeasure
+from kdscope.analyses.options import definitions
+from kdscope.measures.logits import suitable
 from kdscope.sources import Subject
 
 COLUMNS = (
@@ -66,7 +65,7 @@ def fidelity(
     parts = splits_of(splits, roles)
     findings: list[tuple[str, str, Finding]] = []
     for part in parts:
-        for named in _definitions(definition):
+        for named in definitions(definition, suitable(["labels", "baseline_logits"]), "fidelity"):
             found = measure_pairs(pairs(roles), part, view, named, confidence)
             if view == "none":
                 found += [f for pair in pairs(roles) for f in _over_epochs(pair, part, named, confidence)]
@@ -75,17 +74,6 @@ def fidelity(
     rows = [_row(roles, part, view, seed, finding) | {"confidence": confidence} for part, seed, finding in findings]
     table = _ordered(tidy(rows, COLUMNS))
     return Report(table, short(table), (*roles.notes, *verdicts(table, parts[-1])))
-
-
-def _definitions(definition: Sequence[str] | str) -> list[str]:
-    """The sound definition, then what else was asked for."""
-    asked = definition.split(",") if isinstance(definition, str) else definition
-    logits = [MEASURES[m] for m in MEASURES if issubclass(MEASURES[m], LogitMeasure)]
-    known = {name for m in logits if m.card.family == "fidelity" for name in m.definitions}
-    for name in asked:
-        if name not in known:
-            raise unknown("definition", name, known, "analysis 'fidelity'")
-    return list(dict.fromkeys(["kdscope", *asked]))
 
 
 def _over_epochs(pair: Pair, split: str, definition: str, confidence: float) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from kdscope.analyses.cast import TAUGHT
+from kdscope.analyses.relations import against_accuracy, one_by_one
 
 SHOWN = ("accuracy", "agreement", "kl-teacher-student")
 
@@ -52,7 +53,17 @@ def verdicts(table: pd.DataFrame, split: str) -> list[str]:
         row = group.iloc[0]
         if "independent" in row.control:
             said.append(f"{b}, on {split}: {_accuracy(row)}")
-    return said + _caveats(rows)
+    return said + _relation(table, split) + _caveats(rows)
+
+
+def _relation(table: pd.DataFrame, split: str) -> list[str]:
+    """Whether agreement goes with accuracy over runs."""
+    by_run = one_by_one(table[table["split"] == split])
+    agreement = by_run[by_run["measure"] == "agreement"]
+    accuracy = by_run[by_run["measure"] == "accuracy"].set_index(["a", "b"])["value"]
+    return against_accuracy(
+        agreement, [accuracy[a, b] for a, b in zip(agreement["a"], agreement["b"], strict=True)], "agreement"
+    )
 
 
 def _agreement(row: pd.Series) -> str:

@@ -16,6 +16,7 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, cast, pairs
 from kdscope.analyses.compare import Finding, measure_pairs, over_groups
 from kdscope.analyses.feature_information import ESTIMATORS, INFONCE, KSG, NEAR, shared_by_features, warning
+from kdscope.analyses.relations import accuracy_of, against_accuracy, one_by_one
 from kdscope.analyses.usable import PAIRS as PROBED
 from kdscope.analyses.usable import usable_of_pair
 from kdscope.errors import unknown
@@ -25,7 +26,7 @@ from kdscope.sources import Subject
 
 COLUMNS = (
     *("pair", "group", "a_group", "method", "architecture", "seed", "seeds", "classes", "per_cell", "flag"),
-    *("control", "confidence", "excluded"),
+    *("control", "confidence", "excluded", "accuracy"),
 )
 FAMILY = "mutual-information"
 BESIDE = ("plug-in", "miller-madow", "chao-shen", "permutation-null")
@@ -70,8 +71,8 @@ def mutual_information(
         components: of ksg, 1 to 8. With more than 2 the estimate falls short: of 2 nats it finds 1 in 8 dimensions.
 
     Returns:
-        A report whose table has, besides the columns of fidelity: classes, per_cell (n / C^2) and flag ("few images"
-        where that is below 5, for then no estimator of hard labels is unbiased).
+        A report whose table has, besides the columns of fidelity: classes, per_cell (n / C^2), flag ("few images"
+        where that is below 5, for then no estimator of hard labels is unbiased), and accuracy, of each student.
 
     Raises:
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
@@ -130,6 +131,7 @@ def _row(roles: Cast, split: str, view: str, seed: str, finding: Finding) -> dic
         group=roles.group_name(pair.b), a_group=roles.group_name(pair.a), method=b.method, architecture=b.architecture,
         seed="" if seed == "None" else seed, seeds=finding.seeds, classes=classes, per_cell=per_cell,
         flag="few images" if per_cell < FEW else "", control=result.control, excluded=result.excluded,
+        accuracy=accuracy_of(b.cache(split, view)) if pair.pair in TAUGHT and seed != "all" else None,
     )  # fmt: skip
 
 
@@ -173,6 +175,8 @@ def _verdicts(table: pd.DataFrame) -> list[str]:
             "the mutual information of hard labels is biased; trust that of soft labels, and AMI"
         )
     said += _of_features(table[table["pair"].isin(TAUGHT)])
+    by_run = one_by_one(table[(table["measure"] == FAMILY) & (table["split"] == table["split"].iloc[-1])])
+    said += against_accuracy(by_run, by_run["accuracy"], "mutual information")
     said.append("mutual information of classes is close to a function of agreement and their number: no second witness")
     return said
 

@@ -19,7 +19,6 @@ from kdscope.analyses.feature_layers import Cell, Library, matching
 from kdscope.analyses.kept_cka import kept_cka
 from kdscope.analyses.similarity_words import notes, short
 from kdscope.errors import KDScopeError
-from kdscope.measures import MEASURES
 from kdscope.measures.controls import derangement
 from kdscope.measures.layers import NAMES, Layer, compare_layers
 from kdscope.measures.result import Result
@@ -200,15 +199,13 @@ def _row(roles: Cast, split: str, view: str, cell: Cell, finding: Finding, facts
     together = finding.seeds > 1
     name = roles.group_name if together else roles.name
     b = pair.b.subjects[0]
-    row = result.row(
+    return result.row(
         analysis="similarity", a=name(pair.a), b=name(pair.b), layer=" ~ ".join(dict.fromkeys(cell)), split=split,
         view=view, layer_a=cell[0], layer_b=cell[1], pair=pair.pair, group=roles.group_name(pair.b),
         a_group=roles.group_name(pair.a), method=b.method, architecture=b.architecture,
         seed="all" if together else "" if pair.b.seed is None else str(pair.b.seed), seeds=finding.seeds,
         epoch=finding.epoch, control=result.control, excluded=result.excluded, **facts,
     )  # fmt: skip
-    # A t interval over few seeds knows nothing of the range.
-    return row | {end: np.clip(row[end], *MEASURES[result.measure].card.range) for end in ("ci_low", "ci_high")}
 
 
 def _ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -42,7 +42,7 @@ def against_accuracy(runs: pd.DataFrame) -> Figure:
             interval(axes, y, x.value, upright=True, fmt="x" if alone else mark[x.group], **style)
         taught = agreement[agreement["pair"].isin(TAUGHT)]
         found = correlate(taught["value"], accuracy.loc[taught.index, "value"], taught["group"])
-        text = str(found)
+        text = str(found).replace("; ", "\n")
         if found.groups < FEWEST:
             text += f"\nonly {found.groups} kind{'s' * (found.groups > 1)} of training: this shows no relation"
         axes.set_title(f"{split}: {text}", loc="left", fontsize=6.5)

@@ -101,3 +101,16 @@ def test_names_are_unique_and_groups_are_called_by_what_they_share():
     names = [roles.name(Party((s.subject,))) for s in roles.students]
     assert sorted(names) == ["kd-seed0", "kd-seed0 #2", "kd-seed1"]
     assert roles.group_name(Party((found[1],))) == "kd"
+
+
+def test_a_teacher_trained_again_from_its_seed_is_no_independent_student():
+    found = [one for one in family(seeds=2, methods=("kd",)) if one.architecture == "resnet8"]
+    found = {one.name: dataclasses.replace(one, weights=one.name) for one in found}
+    teacher = dataclasses.replace(found["kd-seed0"].teachers[0], weights="none-seed0")
+    taught = [dataclasses.replace(found[name], teachers=(teacher,)) for name in ("kd-seed0", "kd-seed1")]
+    roles = cast([*taught, found["none-seed0"], found["none-seed1"]])
+    assert [[one.name for one in student.independent] for student in roles.students] == [["none-seed1"]] * 2
+    assert "none-seed0 was left out: its weights are those of a teacher" in roles.notes[0]
+    assert "none-seed0" not in {subject.name for subject in roles.others}
+    lone = cast(taught, baselines=[found["none-seed0"]])
+    assert all(not student.independent for student in lone.students)

@@ -263,3 +263,16 @@ def test_what_is_said_does_not_oversell(trio):
 def test_no_split_at_all_is_refused():
     with pytest.raises(KDScopeError, match="no split is named by ','; give test"):
         run_analysis("fidelity", family(seeds=1, n=20), splits=",")
+
+
+def test_whether_it_goes_with_accuracy_is_said_with_what_holds_within_groups():
+    table = run_analysis("fidelity", family(seeds=3, methods=("kd", "at", "rkd"), n=60), splits="test")
+    (said,) = (note for note in table.notes if "against accuracy" in note)
+    rows = table.table[(table.table["pair"] == "teacher-student") & (table.table["seed"] != "all")]
+    by = {name: rows[rows["measure"] == name].set_index("b")["value"] for name in ("agreement", "accuracy")}
+    r = by["agreement"].corr(by["accuracy"])
+    assert said.startswith(f"agreement against accuracy over runs, on test: r = {r:.2f}, ")
+    assert "n = 9; group-centred r = " in said
+    assert said.count("within ") == 1
+    few = run_analysis("fidelity", family(seeds=2, methods=("kd",), n=60), splits="test")
+    assert not any("against accuracy" in note for note in few.notes)

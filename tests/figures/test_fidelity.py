@@ -80,7 +80,7 @@ def test_the_scatter_prints_the_correlation_and_warns_of_few_groups():
     assert all("n = 4" in title and "only 2 kinds of training" in title for title in titles)
     table = table_of(family(seeds=2, methods=("kd", "at", "rkd"), n=60))
     titles = [axes.get_title("left") for axes in drawn(table)["accuracy"].axes]
-    assert all("n = 6, within groups r" in title and "only" not in title for title in titles)
+    assert all("n = 6\ngroup-centred r" in title and "only" not in title for title in titles)
 
 
 def test_twenty_runs_with_long_names_keep_their_own_rows():
