@@ -14,6 +14,7 @@ from kdscope.errors import KDScopeError, unknown
 VERBS = {
     "train": "Train a network, alone or from teachers.",
     "extract": "Write what a network says of its images to a feature cache.",
+    "export": "Write the trained student alone as ONNX, TorchScript, .pt2 or safetensors.",
     "cache": "List, describe, verify and clean feature caches.",
     "analyze": "Measure from caches: tables and figures with intervals and controls.",
     "figures": "Draw the figures of an analysis again, from its table alone.",

@@ -62,7 +62,7 @@ class ViT(nn.Module):
         position = self.position
         if sides != position.shape[2:]:
             position = interpolate(position, size=sides, mode="bicubic", align_corners=False)
-        token, patches = self.class_token.expand(len(x), -1, -1), (x + position).flatten(2).transpose(1, 2)
+        token, patches = self.class_token.expand(x.shape[0], -1, -1), (x + position).flatten(2).transpose(1, 2)
         tokens = torch.cat([token, patches], 1)
         for count, block in enumerate(self.blocks, 1):
             tokens = block(tokens)
