@@ -63,6 +63,11 @@ class Cut:
     def traced(self) -> bool:
         return self._parts is not None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the head needs the activation alone, so that `above` takes any, without a `below` first."""
+        return self._parts is not None and sum(n.op == "placeholder" for n in self._parts[1].graph.nodes) == 1
+
     def below(self, images: Tensor) -> Tensor:
         """The output of the layer, without gradient."""
         with torch.no_grad():

@@ -96,9 +96,9 @@ def integrate(
         change = ends[pending]
         values[pending], used[pending] = attempt, steps
         error[pending] = (attempt.flatten(1).sum(1) - change).abs() / change.abs()
-        pending = pending[~(error[pending] < tolerance)]
-        if steps == most:
+        if steps == most:  # before we ask who is done: with a fixed number of steps the host never waits for the device
             break
+        pending = pending[~(error[pending] < tolerance)]
         steps = min(2 * steps, most)
     return Integrated(values, error.float(), used, ends.float())
 

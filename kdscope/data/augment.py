@@ -61,7 +61,7 @@ class View:
 
     Attributes:
         augment: name of the augmentation.
-        seed, epoch: what the parameters were drawn by, with the index.
+        seed, epoch: what the parameters were drawn by, with the index; epoch -1 where they were chosen.
         index: int64 [B], positions in the unshuffled split.
         parameters: what was drawn ("dy", "dx", "flip", ...): tensors on the CPU whose first dimension is B.
     """

@@ -158,14 +158,32 @@ class Batches:
 
     def batch(self, index: Tensor, epoch: int = 0) -> Batch:
         """The views of the images at `index` (int64 [B], any device) that `epoch` has: any view can be made again."""
+        index = self._inside(index)
+        images = self.split.read(index) if self.streams else None
+        return self._make(index, epoch, self._draw(index, epoch), images)
+
+    def shown(self, index: Tensor, parameters: Parameters) -> Batch:
+        """Given views of the images at `index` (int64 [B]), drawn by nobody: their `view` has epoch -1.
+
+        Args:
+            parameters: as `Augmentation.draw` gives them for as many images, such as those of `kdscope.data.orbit`.
+        """
+        index = self._inside(index)
+        largest = 2 * self.augment.margin
+        for name in ("dy", "dx") if self.augment.margin else ():
+            if ((parameters[name] < 0) | (parameters[name] > largest)).any():
+                raise KDScopeError(f"a view of augmentation {self.augment_name!r} has {name} from 0 to {largest}")
+        return self._make(index, -1, parameters, self.split.read(index) if self.streams else None)
+
+    def _inside(self, index: Tensor) -> Tensor:
+        """The same on the host, all in the split."""
         index = index.cpu()
         outside = (index < 0) | (index >= len(self.split))
         if outside.any():
             raise KDScopeError(
                 f"index {int(index[outside][0])} is outside split {self.split.name!r} of {len(self.split)} images"
             )
-        images = self.split.read(index) if self.streams else None
-        return self._make(index, epoch, self._draw(index, epoch), images)
+        return index
 
     def _run(self) -> range:
         """Without shuffling: the images of this rank."""

@@ -49,10 +49,14 @@ def check_share(term: str, share: float) -> None:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a term may know of the training part: the label of every image [N] (int64), and the number of classes."""
+    """What a term may know of the training part: the label of every image [N] (int64), and the number of classes.
+
+    `augment`: the augmentation under which its images will be shown; empty where that is not known yet.
+    """
 
     labels: Tensor
     num_classes: int
+    augment: str = ""
 
 
 class Term(nn.Module):

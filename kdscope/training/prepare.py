@@ -49,7 +49,7 @@ def prepare(
     student = changed(build_network(config.model, dataset, begun), terms)
     peers = [build_network(peer, dataset, begun) for peer in config.peers]
     weights = [teacher.weight for teacher in config.teachers] if len(config.teachers) == len(teachers) else None
-    data = TrainingData(dataset.train.labels, dataset.num_classes)
+    data = TrainingData(dataset.train.labels, dataset.num_classes, config.data.augment)
     objective = Objective(terms, student, teachers, config.ensemble, weights, len(peers), data)
     _check(config, objective)
     learner = Learner(student, objective, teachers, peers)
