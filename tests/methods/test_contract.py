@@ -8,13 +8,16 @@ import torch
 
 from kdscope import models
 from kdscope.config import OptimSettings
-from kdscope.data import Batch
+from kdscope.data import Batch, Dataset, Split
+from kdscope.data.split import moments
 from kdscope.features.features import Features
 from kdscope.methods import METHODS, Objective, resolve
 from kdscope.methods.method import FAMILIES, known_terms
+from kdscope.methods.objective import changed
 from kdscope.methods.term import TrainingData
 from kdscope.training.learner import Learner
 from kdscope.training.optim import make_optimizer
+from kdscope.training.preparation import TrainingImages, teaching
 
 PAIRS = {
     "same family": ("resnet8", "resnet14"),
@@ -37,13 +40,29 @@ def objective_for(terms, student, teachers, peers=0, **options):
 def learner_for(terms, pair, teachers=1):
     torch.manual_seed(0)
     student, *rest = [models.build(name, 10, image_size=16) for name in (pair[0], *[pair[1]] * teachers)]
+    student = changed(student, terms)
     for teacher in rest:
         for parameter in teacher.parameters():  # a fresh network's batch norms hide faults: shift them
             parameter.data.add_(0.02 * torch.randn_like(parameter))
     peers = [models.build(pair[1], 10, image_size=16)] if any(known_terms()[t].reads == "peers" for t in terms) else []
     learner = Learner(student, objective_for(terms, student, rest, len(peers)), rest, peers)
     learner.build(torch.zeros(2, 3, 16, 16))
+    prepare(learner)
     return learner, rest
+
+
+def prepare(learner):
+    """Let the terms compute what they compute once, from random images, as the engine does."""
+    pixels = torch.randint(0, 256, (IMAGES, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    train = Split("train", pixels, torch.arange(IMAGES) % 10)
+    images = TrainingImages(
+        Dataset("random", train, train, None, tuple("abcdefghij"), *moments(train.images)), torch.device("cpu")
+    )
+    for name, terms in learner.objective.terms.items():
+        for k, term in enumerate(terms):
+            if term.preparation() is not None:
+                torch.manual_seed(0)
+                term.use(term.prepare(images, teaching(learner, name, k)))
 
 
 def only(name, **settings):
@@ -236,6 +255,7 @@ def test_copies_of_one_teacher_are_that_teacher(name, how):
     objective = objective_for(terms, student, copies, ensemble=how, teacher_weights=[1.0, 2.0, 5.0])
     three = Learner(student, objective, copies)
     three.build(torch.zeros(2, 3, 16, 16))
+    prepare(three)
     for each in three.objective.terms[name]:  # with the same adapters
         each.load_state_dict(one.objective.terms[name][0].state_dict())
     student.eval()
