@@ -88,8 +88,7 @@ class CausalAttention(Term):
         super().__init__()
         choices = {"mask": (mask, MASKS), "shape": (shape, causal_masks.SHAPES), "sign": (sign, SIGNS)}
         choices |= {"about": (about, ABOUT), "target": (target, TARGETS), "views": (views, VIEWS)}
-        choices["align_mask"] = (align_mask, ALIGN_MASKS)
-        for setting, (value, known) in choices.items():
+        for setting, (value, known) in (choices | {"align_mask": (align_mask, ALIGN_MASKS)}).items():
             if value not in known:
                 raise unknown(setting, str(value), known, "term 'cakd'")
         if isinstance(q, bool) or not isinstance(q, int | float) or not 0 <= q < 1:
@@ -183,11 +182,10 @@ class CausalAttention(Term):
     def _attribution(self, teacher: Features, batch: Batch) -> tuple[Tensor, Tensor]:
         """The signed maps of a batch [B, h, w], as they are kept (float16), and their completeness errors [B]."""
         ((layer, activation),) = teacher.maps.items()
-        images = batch.image.float()  # under autocast they come in bf16; masks are made in float32
-        if self._cut is None:
-            self._cut = Cut(self._teacher[0], layer, images)
+        if self._cut is None:  # images may come in bf16; masks are made in float32
+            self._cut = Cut(self._teacher[0], layer, batch.image.float())
         if not self._cut.closed:  # what reaches the head past the layer must be there
-            activation = self._cut.below(images)
+            activation = self._cut.below(batch.image.float())
         classes = batch.label if self.about == "label" else teacher.logits.argmax(1)
         if self.method == "gradcam":
             found = causal_masks.grad_cam_map(self._cut.above, activation, classes, self.target)
