@@ -72,20 +72,21 @@ def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Ou
     >>> [outcome.error.split(";")[0] for outcome in train_all([bad, one], jobs=1)]
     ["unknown model 'resnet9'", '']
     """
-    if jobs is not None and jobs < 1:
-        raise KDScopeError(f"{jobs} jobs can train nothing; give --jobs 1 or more")
-    jobs = min(jobs or _default_jobs(trainings), max(1, len(trainings)))
-    outcomes: dict[Path, Outcome] = {}
-    if jobs == 1:
-        for training in trainings:
+    if jobs is not None:
+        check_jobs(jobs)
+    outcomes = {t.path: Outcome(t.path) for t in trainings if begun(t.path) and Run(t.path).finished}
+    missing = [training for training in trainings if training.path not in outcomes]
+    jobs = min(jobs or _default_jobs(trainings), len(missing))
+    if jobs <= 1:
+        for training in missing:
             _note(outcomes, _train(training), len(trainings))
     else:
         work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         with (
             joblib.parallel_config("loky", inner_max_num_threads=1),
-            bar("training", len(trainings)) as advance,
+            bar("training", len(missing)) as advance,
         ):
-            for outcome in work(joblib.delayed(_train_apart)(training) for training in trainings):
+            for outcome in work(joblib.delayed(_train_apart)(training) for training in missing):
                 _note(outcomes, outcome, len(trainings), quiet=sys.stderr.isatty())
                 advance(1)
     for outcome in outcomes.values():
@@ -97,6 +98,12 @@ def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Ou
 def begun(path: Path) -> bool:
     """Whether there is a run at `path`, finished or not."""
     return (path / "config.yaml").is_file()
+
+
+def check_jobs(jobs: int) -> None:
+    """Raise for fewer than one job."""
+    if jobs < 1:
+        raise KDScopeError(f"{jobs} jobs can train nothing; give --jobs 1 or more")
 
 
 def _default_jobs(trainings: Sequence[Training]) -> int:

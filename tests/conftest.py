@@ -1,5 +1,41 @@
-"""One thread a process: the networks of the tests are small, and a forked process has none of its parent's threads."""
+"""One thread a process (the networks of the tests are small, and a forked process has none of its parent's threads),
+and a dataset of 48 images, on which a whole training takes a fraction of a second."""
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def tiny(request):
+    """48 training and 24 test images [3, 16, 16] of four classes, told apart by their brightness."""
+    import torch
+
+    from kdscope.data.split import Dataset, Split, moments
+
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(72) % 4
+    noise = torch.randint(0, 60, (72, 3, 16, 16), generator=generator)
+    images = (noise + 60 * labels.view(-1, 1, 1, 1)).to(torch.uint8)
+    train, test = Split("train", images[:48], labels[:48]), Split("test", images[48:], labels[48:])
+    return Dataset(request.name, train, test, None, ("a", "b", "c", "d"), *moments(train.images))
+
+
+@pytest.fixture(scope="session")
+def tiny_data():
+    """The settings of a training on the tiny dataset: three steps an epoch."""
+    from kdscope.data.catalogue import DATASETS
+
+    patch = pytest.MonkeyPatch()
+    patch.setitem(DATASETS._entries, "test-tiny", tiny)
+    yield {"data": "test-tiny", "model": "resnet8", "batch_size": 16, "epochs": 2, "optim": {"lr": 0.02}}
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tiny_data, tmp_path_factory):
+    """A trained teacher that is deeper than the student."""
+    import kdscope
+
+    return kdscope.train(tmp_path_factory.mktemp("tiny") / "resnet14", **tiny_data | {"model": "resnet14"})
