@@ -1,5 +1,6 @@
 """Teachers and students: plain modules, images [B, 3, H, W] in, logits [B, C] out; features come from forward hooks."""
 
+from kdscope.models.capacity import matching_multiplier
 from kdscope.models.cost import Profile, profile
 from kdscope.models.layers import blocks, entries, final_map, preactivations
 from kdscope.models.structure import classifier, stages
@@ -15,6 +16,7 @@ __all__ = [
     "entries",
     "final_map",
     "load_weights",
+    "matching_multiplier",
     "names",
     "preactivations",
     "profile",

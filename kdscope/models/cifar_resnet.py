@@ -21,7 +21,8 @@ from kdscope.models.zoo import MODELS
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2 for small images (He et al., CVPR 2016, section 4.2).
 
-    Images [B, 3, H, W] -> logits [B, C].
+    Images [B, 3, H, W] -> logits [B, C]. `multiplier` m > 0 makes all widths m times as large, rounded: a student of any
+    capacity (`kdscope.models.matching_multiplier`).
 
     Stage maps: `layer1` [B, 16w, H, W], `layer2` [B, 32w, H/2, W/2], `layer3` [B, 64w, H/4, W/4], each after its ReLU.
 
@@ -32,19 +33,24 @@ class CifarResNet(nn.Module):
 
     stage_names = ("layer1", "layer2", "layer3")
 
-    def __init__(self, depth: int, stem: int = 16, width: int = 1, *, num_classes: int):
+    def __init__(self, depth: int, stem: int = 16, width: int = 1, *, num_classes: int, multiplier: float = 1.0):
         super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise KDScopeError(f"a CIFAR ResNet has depth 6n + 2 (8, 14, 20, ...), not {depth}")
+        if isinstance(multiplier, bool) or not isinstance(multiplier, int | float) or not 0 < multiplier <= 64:
+            raise KDScopeError(f"a CIFAR ResNet's multiplier is a number above 0, at most 64, not {multiplier!r}")
         blocks = (depth - 2) // 6
+        stem, *widths = (
+            max(1, round(multiplier * channels)) for channels in (stem, 16 * width, 32 * width, 64 * width)
+        )
         self.conv1 = nn.Conv2d(3, stem, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
-        self.layer1 = stage(Basic, stem, 16 * width, blocks, stride=1)
-        self.layer2 = stage(Basic, 16 * width, 32 * width, blocks, stride=2)
-        self.layer3 = stage(Basic, 32 * width, 64 * width, blocks, stride=2)
+        self.layer1 = stage(Basic, stem, widths[0], blocks, stride=1)
+        self.layer2 = stage(Basic, widths[0], widths[1], blocks, stride=2)
+        self.layer3 = stage(Basic, widths[1], widths[2], blocks, stride=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(64 * width, num_classes)
+        self.fc = nn.Linear(widths[2], num_classes)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
