@@ -21,8 +21,8 @@ from kdscope.models.zoo import MODELS
 class CifarResNet(nn.Module):
     """ResNet of depth 6n + 2 for small images (He et al., CVPR 2016, section 4.2).
 
-    Images [B, 3, H, W] -> logits [B, C]. `multiplier` m > 0 makes all widths m times as large, rounded: a student of any
-    capacity (`kdscope.models.matching_multiplier`).
+    Images [B, 3, H, W] -> logits [B, C]. `multiplier` makes all widths so many times as large, rounded: a student of
+    any capacity (`kdscope.models.matching_multiplier`).
 
     Stage maps: `layer1` [B, 16w, H, W], `layer2` [B, 32w, H/2, W/2], `layer3` [B, 64w, H/4, W/4], each after its ReLU.
 
