@@ -14,6 +14,7 @@ from kdscope.errors import KDScopeError, unknown
 from kdscope.features.features import Features
 from kdscope.methods.checks import positive
 from kdscope.methods.cross_entropy import CrossEntropy
+from kdscope.methods.gathered import of_all_ranks, several
 from kdscope.methods.gram import unit
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.negatives import Negatives
@@ -180,7 +181,7 @@ class CRD(Term):
         """Z: N times the mean score of the first batch that was trained on, and the same from then on."""
         scores = scores.detach()
         mean = scores.mean() if valid is None else (scores * valid).sum() / valid.sum()
-        if _several():
+        if several():
             distributed.all_reduce(mean)
             mean = mean / distributed.get_world_size()
         kept = getattr(self, name)
@@ -193,7 +194,7 @@ class CRD(Term):
     def _write(self, s: Tensor, t: Tensor, batch: Batch) -> None:
         """Remember what both networks said of this batch, on all ranks."""
         which = batch.label if self.queue else batch.index
-        s, t, which = (_of_all_ranks(each) for each in (s, t, which))
+        s, t, which = (of_all_ranks(each) for each in (s, t, which))
         self.clock += 1
         if self.queue:
             s, t, which = s[-self.queue :], t[-self.queue :], which[-self.queue :]
@@ -206,19 +207,6 @@ class CRD(Term):
             t = renewed(self.teacher_memory[place], t, self.momentum)
         self.student_memory.index_copy_(0, place, s)
         self.teacher_memory.index_copy_(0, place, t)
-
-
-def _several() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def _of_all_ranks(rows: Tensor) -> Tensor:
-    """Rows [B, ...] of all ranks, which have as many each, in the order of the ranks."""
-    if not _several():
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
 
 
 METHODS.register("crd")(

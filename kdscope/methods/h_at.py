@@ -18,6 +18,7 @@ from kdscope.features.features import Features
 from kdscope.methods.at import attention_transfer_loss
 from kdscope.methods.checks import weight
 from kdscope.methods.cross_entropy import CrossEntropy
+from kdscope.methods.gathered import of_all_ranks
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.shapes import exact
 from kdscope.methods.term import Layers, Term
@@ -97,6 +98,7 @@ class HybridAttention(Term):
         self.spatial, self.channel = weight("h-at", "spatial", spatial), weight("h-at", "channel", channel)
         self.layers = layers
         self.points: dict[str, list[tuple[str, str]]] = {}
+        self._asked = False  # whether this process has seen its first batch; the choice itself is saved, and wins
 
     def look(self, student: nn.Module, teacher: nn.Module) -> None:
         for role, network in (("student", student), ("teacher", teacher)):
@@ -132,10 +134,15 @@ class HybridAttention(Term):
         return loss
 
     def _select(self, vectors: Tensor) -> Tensor:
-        """The teacher's channels that stand for all: chosen by the first batch, without waiting for the device."""
-        fresh = most_varied(vectors.detach(), len(self.selected))
-        self.selected.copy_(torch.where(self.is_selected, self.selected, fresh))
-        self.is_selected.fill_(True)
+        """The teacher's channels that stand for all: chosen by the first batch, without waiting for the device.
+
+        Where several processes train together, by what all of them have of it: so they choose alike.
+        """
+        if not self._asked:
+            fresh = most_varied(of_all_ranks(vectors.detach()), len(self.selected))
+            self.selected.copy_(torch.where(self.is_selected, self.selected, fresh))
+            self.is_selected.fill_(True)
+            self._asked = True
         return self.selected
 
 
