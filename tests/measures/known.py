@@ -1,8 +1,18 @@
-"""Pairs of quantities of known mutual information, after the tasks of Czyz et al. (NeurIPS 2023)."""
+"""Tasks of known mutual information, after Czyz et al. (NeurIPS 2023), and what single draws may differ by."""
 
 import numpy as np
 from scipy.special import digamma, gammaln
 from scipy.stats import norm
+
+
+def is_such_a_draw(stated, draws, digit=0.005):
+    """Whether a number that was published of one draw, rounded to twice `digit`, is one that others would find, too."""
+    return np.abs(stated - np.mean(draws, axis=0)) < 3 * np.std(draws, axis=0, ddof=1) + digit
+
+
+def is_their_mean(expected, draws, bias=0.0):
+    """Whether draws have that mean, to four of their standard errors."""
+    return np.abs(expected - np.mean(draws, axis=0)) < 4 * np.std(draws, axis=0, ddof=1) / np.sqrt(len(draws)) + bias
 
 
 def correlation(nats):

@@ -4,6 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from known import is_such_a_draw, is_their_mean
+from scipy.special import xlogy
+from scipy.stats import binom
 
 from kdscope.errors import KDScopeError
 from kdscope.measures import MEASURES
@@ -65,49 +68,43 @@ def test_scikit_learn_says_the_same_and_the_information_of_the_same_is_the_entro
     assert plugin(same) == pytest.approx(entropy(np.bincount(teacher)), abs=1e-12)
 
 
+def expected_plugin(n, follow):
+    """What the plug-in estimate of n such answers is on average, exactly: its counts are binomial."""
+    k = np.arange(n + 1)
+
+    def sum_of_logs(p):
+        return float((binom.pmf(k, n, p) * xlogy(k, k)).sum())
+
+    equal, other = (follow + (1 - follow) / C) / C, (1 - follow) / C**2
+    joint = C * sum_of_logs(equal) + (C * (C - 1) * sum_of_logs(other) if other else 0)
+    return np.log(n) + (joint - 2 * C * sum_of_logs(1 / C)) / n
+
+
+def expected_jackknife(n, follow):
+    return n * expected_plugin(n, follow) - (n - 1) * expected_plugin(n - 1, follow)
+
+
 @pytest.mark.parametrize(
     ("n", "follow", "true", "naive", "madow", "jack", "shen"),
     [
         (10_000, 0.8, 3.20, 3.53, 3.44, 3.36, 3.27),
         (10_000, 0.5, 1.64, 2.13, 1.94, 1.78, 1.68),
         (10_000, 0.0, 0.00, 0.57, 0.26, 0.05, -0.12),
-        (50_000, 0.0, 0.00, None, None, -0.005, None),
-        (50_000, 0.5, 1.64, None, None, 1.63, None),
-        (50_000, 0.8, 3.20, None, None, 3.21, 3.04),
+        (50_000, 0.0, 0.00, np.nan, np.nan, -0.005, np.nan),
+        (50_000, 0.5, 1.64, np.nan, np.nan, 1.63, np.nan),
+        (50_000, 0.8, 3.20, np.nan, np.nan, 3.21, 3.04),
     ],
 )
-def test_a_hundred_classes(n, follow, true, naive, madow, jack, shen, stated_draws):
-    table = Contingency.of(*(stated_draws[follow] if n == 10_000 else answers(n, follow)))
+def test_a_hundred_classes(n, follow, true, naive, madow, jack, shen):
     assert truth(follow) == pytest.approx(true, abs=0.005)
-    for found, stated in (
-        (plugin(table), naive),
-        (miller_madow(table), madow),
-        (jackknife_information(table)[0], jack),
-        (chao_shen(table), shen),
-    ):
-        assert stated is None or found == pytest.approx(stated, abs=0.005)
-
-
-@pytest.fixture(scope="module")
-def stated_draws():
-    """Labels that give the stated values at n = 10,000 to both decimals; the standard error of a draw is 0.02."""
-    rng, draws = np.random.default_rng(1), {}
-    for follow in (0.8, 0.5, 0.0):
-        teacher = rng.integers(0, C, 10_000)
-        student, other = teacher.copy(), rng.random(10_000) >= follow
-        student[other] = rng.integers(0, C, other.sum())
-        draws[follow] = teacher, student
-    return draws
-
-
-@pytest.mark.parametrize(
-    ("follow", "naive", "madow", "jack", "shen"),
-    [(0.0, 0.563, 0.257, 0.047, -0.128), (0.5, 2.136, 1.947, 1.788, 1.688), (0.8, 3.541, 3.456, 3.374, 3.282)],
-)
-def test_on_average_over_draws(follow, naive, madow, jack, shen):
-    tables = [Contingency.of(*answers(10_000, follow, seed)) for seed in range(30)]
-    found = [[plugin(t), miller_madow(t), jackknife_information(t)[0], chao_shen(t)] for t in tables]
-    assert np.mean(found, axis=0) == pytest.approx([naive, madow, jack, shen], abs=0.003)
+    tables = [Contingency.of(*answers(n, follow, seed)) for seed in range(20)]
+    found = np.array([[plugin(t), miller_madow(t), jackknife_information(t)[0], chao_shen(t)] for t in tables])
+    stated = np.array([naive, madow, jack, shen])  # of one draw each; it differs from the next by 0.01 to 0.03
+    known = ~np.isnan(stated)
+    assert is_such_a_draw(stated, found)[known].all()
+    assert found.mean(axis=0)[known] == pytest.approx(stated[known], abs=0.03)
+    assert is_their_mean(expected_plugin(n, follow), found[:, 0])
+    assert is_their_mean(expected_jackknife(n, follow), found[:, 2])
 
 
 def test_the_plug_in_is_off_by_its_known_bias_and_the_jackknife_is_not():
@@ -147,44 +144,39 @@ def test_the_permutation_mean_over_corrects():
         null = permutation_null(table, 8)
         left.append(plugin(table) - null.mean())
         spread.append(null.std())
-    assert np.mean(left) == pytest.approx(2.97, abs=0.01)  # at a truth of 3.20
-    assert abs(np.mean(left) - 2.94) < 2 * np.std(left)  # as stated, of one draw
+    assert np.mean(left) == pytest.approx(2.97, abs=0.02)  # at a truth of 3.20, and four standard errors
+    assert is_such_a_draw(2.94, left)
     assert max(spread) < 0.02
 
 
-def test_batches_of_128_say_more_of_the_batch():
-    whole = 128 * 78
-    independent, follower = ([top[:whole] for top in answers(10_000, follow)] for follow in (0.0, 0.8))
-    assert guo_information(*independent, neighbours=False).mean() == pytest.approx(3.47, abs=0.005)
-    assert guo_information(*follower, neighbours=False).mean() == pytest.approx(3.93, abs=0.005)
-    batches = [answers(128, 0.9, seed) for seed in range(200)]
-    assert np.mean([guo_information(*b, neighbours=False) for b in batches]) == pytest.approx(4.03, abs=0.01)
-    assert plugin(Contingency.of(*answers(10_000, 1.0))) == pytest.approx(4.600, abs=5e-4)
-    assert plugin(Contingency.of(*answers(10_000, 0.0))) == pytest.approx(0.571, abs=5e-4)
+@pytest.mark.parametrize(("follow", "stated"), [(0.0, 3.47), (0.8, 3.93), (0.9, 4.02), (1.0, 4.18)])
+def test_batches_of_128_say_more_of_the_batch(follow, stated):
+    batches = [answers(128, follow, seed) for seed in range(150)]
+    found = [guo_information(*batch, neighbours=False)[0] for batch in batches]
+    assert is_such_a_draw(stated, found)
+    assert np.mean(found) == pytest.approx(stated, abs=0.045)
+    assert is_their_mean(expected_plugin(128, follow), found)
 
 
-def test_one_batch_of_128_by_neighbours():
-    rng = np.random.default_rng(0)
-    labels, others, renaming = rng.integers(0, C, 128), rng.integers(0, C, 128), rng.permutation(C)
-    assert guo_information(labels, labels, neighbours=False)[0] == pytest.approx(4.18, abs=0.005)
-    assert guo_information(labels, others, neighbours=False)[0] == pytest.approx(3.50, abs=0.005)
-
-    def seen(numbers):  # the neighbours break ties by noise, three draws of it
-        return [neighbour_information(labels, numbers, seed) for seed in range(3)]
-
-    def ends(*numbers):
-        return pytest.approx(np.array(numbers), abs=0.005)
-
-    assert np.sort(seen(labels))[[0, -1]] == ends(3.73, 3.75)  # of the entropy, 4.18
-    assert np.sort(seen(renaming[labels]))[[0, -1]] == ends(3.92, 3.99)  # a class number is taken for a quantity
-    assert np.sort(seen(others))[[0, -1]] == ends(0.02, 0.04)
+@pytest.mark.parametrize(("follow", "stated"), [(0.0, 0.571), (1.0, 4.600)])
+def test_all_images_at_once_say_less_of_the_batch(follow, stated):
+    found = [plugin(Contingency.of(*answers(10_000, follow, seed))) for seed in range(20)]
+    assert is_such_a_draw(stated, found, digit=5e-4)
+    assert is_their_mean(expected_plugin(10_000, follow), found)
 
 
-def test_neighbours_of_other_batches():
-    # One batch in ten differs from the stated range by more than 0.2.
-    batches = [answers(128, 1.0, seed)[0] for seed in range(60)]
-    found = [guo_information(labels, labels)[0] for labels in batches]
-    assert (np.mean(found), np.std(found)) == (pytest.approx(3.88, abs=0.01), pytest.approx(0.105, abs=0.01))
+def test_batches_of_128_by_neighbours():
+    rng, found = np.random.default_rng(0), []
+    for seed in range(60):
+        labels, others, renaming = rng.integers(0, C, 128), rng.integers(0, C, 128), rng.permutation(C)
+        found.append([neighbour_information(labels, x, seed) for x in (labels, renaming[labels], others)])
+    # The ranges that are stated, over the noise that breaks ties, are of one batch: others differ by 0.1 and 0.04.
+    for stated in ((3.73, 3.92, 0.02), (3.75, 3.99, 0.04)):
+        assert is_such_a_draw(np.array(stated), found).all()
+    same, renamed, independent = np.array(found).T
+    assert np.mean(same) == pytest.approx(3.88, abs=0.06)  # of an entropy of 4.16
+    assert np.abs(same - renamed).mean() > 0.03  # a class number is taken for a quantity
+    assert is_their_mean(0.0, independent, bias=0.03)
 
 
 def test_adjusted_is_scikit_learns_and_normalised_is_between():
@@ -204,15 +196,17 @@ def test_adjusted_is_scikit_learns_and_normalised_is_between():
     assert abs(shuffled.value) < 0.02
 
 
-@pytest.mark.parametrize(("n", "stated", "near"), [(1_000, 0.25, 0.01), (10_000, 0.036, 5e-4), (50_000, 0.0075, 5e-5)])
-def test_soft_labels_are_biased_much_less(n, stated, near):
-    z = 3 * np.random.default_rng(0).normal(size=(2, n, C))
-    joint = np.exp(log_softmax(z[0])).T @ np.exp(log_softmax(z[1]))
-    assert soft_information(joint) == pytest.approx(stated, abs=near)
+@pytest.mark.parametrize(("n", "stated"), [(1_000, 0.25), (10_000, 0.036), (50_000, 0.0075)])
+def test_soft_labels_are_biased_much_less(n, stated):
+    found = []
+    for seed in range(max(2, min(12, 50_000 // n))):
+        z = 3 * np.random.default_rng(seed).normal(size=(2, n, C))
+        found.append(soft_information(np.exp(log_softmax(z[0])).T @ np.exp(log_softmax(z[1]))))
+        if n == 10_000:
+            assert 12 < plugin(Contingency.of(*z.argmax(axis=2))) / found[-1] < 20
+    assert np.mean(found) == pytest.approx(stated, rel=0.06)
     if n == 10_000:
-        hard = plugin(Contingency.of(*z.argmax(axis=2)))
-        assert 12 < hard / soft_information(joint) < 20
-        assert MEASURES["soft-mutual-information"]().update(*z).estimate() == pytest.approx(soft_information(joint))
+        assert MEASURES["soft-mutual-information"]().update(*z).estimate() == pytest.approx(found[-1])
 
 
 @pytest.mark.parametrize("name", suitable(family="mutual-information"))
