@@ -88,7 +88,7 @@ def compare(
     trainings: dict[str, list[Training]] = {}
     for name in names:
         settings = shared | {"model": student, "epochs": epochs, "method": name, "assignments": of_method[name]}
-        teachers = (taught_by,) if _needs_teacher(name) else ()
+        teachers = (taught_by,) if needs_teacher(name) else ()
         paths = [out / f"{name}-seed{seed}" for seed in range(seeds)]
         trainings[name] = [Training(path, settings | {"seed": seed}, teachers) for seed, path in enumerate(paths)]
 
@@ -152,7 +152,7 @@ def _has_use(method: str, group: str) -> bool:
     return group != "peers" or one_of(method, "peers", 0) > 0
 
 
-def _needs_teacher(method: str) -> bool:
+def needs_teacher(method: str) -> bool:
     """Whether it learns from a teacher that is there before: generations make their own, and labels need none."""
     known = known_terms()
     reads = {known[term].reads for term in resolve(method)}
