@@ -14,6 +14,7 @@ from kdscope.errors import KDScopeError, unknown
 VERBS = {
     "train": "Train a network, alone or from teachers.",
     "compare": "Train methods with the same seeds and teacher, and print one table.",
+    "study": "Run, plan or watch a study: a paper as a YAML file.",
     "extract": "Write what a network says of its images to a feature cache.",
     "export": "Write the trained student alone as ONNX, TorchScript, .pt2 or safetensors.",
     "cache": "List, describe, verify and clean feature caches.",

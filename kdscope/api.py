@@ -38,21 +38,31 @@ def settings(
     **options: Any,
 ) -> Config:
     """The settings of a run: a YAML file, over it the options (as of the command line), over them `assignments`."""
-    overrides: dict[str, Any] = {}
-    for key, value in options.items():
-        nested = value
-        if key in ("peers", "assistants"):
-            nested = [{"name": network} if isinstance(network, str) else network for network in value]
-        place = key if isinstance(value, Mapping) else SHORT.get(key, key)  # data={...} is the whole group
-        for part in reversed(place.split(".")):
-            nested = {part: nested}
-        overrides = merge(overrides, nested)
+    overrides = nested(options)
     if teachers:
         overrides["teachers"] = [_teacher(teacher).model_dump(exclude_defaults=True) for teacher in teachers]
     complete = load_config(config, overrides, assignments)
     if complete.teachers and not complete.model_fields_set & {"method", "terms"}:
         raise KDScopeError("a teacher is given but no method; add --method kd (or --method none to train without it)")
     return complete
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by short, dotted or whole names as they stand in a run's config.yaml.
+
+    >>> nested({"model": "resnet8", "optim.lr": 0.1, "optim": {"momentum": 0}})
+    {'model': {'name': 'resnet8'}, 'optim': {'lr': 0.1, 'momentum': 0}}
+    """
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        inner = value
+        if key in ("peers", "assistants"):
+            inner = [{"name": network} if isinstance(network, str) else network for network in value]
+        place = key if isinstance(value, Mapping) else SHORT.get(key, key)  # data={...} is the whole group
+        for part in reversed(place.split(".")):
+            inner = {part: inner}
+        found = merge(found, inner)
+    return found
 
 
 def train(

@@ -291,7 +291,7 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> An
 def _group(kind: type[Settings], path: tuple[Any, ...]) -> type[Settings]:
     """The group of settings that `path` leads to from `kind`."""
     for part in path:
-        if isinstance(part, int):
+        if part not in kind.model_fields:  # a place in a list, or a name of the user's own
             continue
         annotation = kind.model_fields[part].annotation
         inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]

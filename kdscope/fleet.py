@@ -9,10 +9,12 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import joblib
 
@@ -31,11 +33,13 @@ class Training:
     Attributes:
         path: its directory.
         settings: by name, as `kdscope.train` takes them. teachers: as there; they must be trained by then.
+        log: file to which what is said is added, and why it failed: its last line begins with "failed: " then.
     """
 
     path: Path
     settings: Mapping[str, Any] = field(default_factory=dict)
     teachers: tuple[Any, ...] = ()
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,14 @@ def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Ou
     jobs = min(jobs or _default_jobs(trainings), len(missing))
     if jobs <= 1:
         for training in missing:
-            _note(outcomes, _train(training), len(trainings))
+            _note(outcomes, train_one(training), len(trainings))
     else:
         work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         with (
             joblib.parallel_config("loky", inner_max_num_threads=1),
             bar("training", len(missing)) as advance,
         ):
-            for outcome in work(joblib.delayed(_train_apart)(training) for training in missing):
+            for outcome in work(joblib.delayed(train_apart)(training) for training in missing):
                 _note(outcomes, outcome, len(trainings), quiet=sys.stderr.isatty())
                 advance(1)
     for outcome in outcomes.values():
@@ -121,22 +125,47 @@ def _note(outcomes: dict[Path, Outcome], outcome: Outcome, total: int, quiet: bo
         say(f"[{len(outcomes)}/{total}] {outcome}")
 
 
-def _train(training: Training) -> Outcome:
-    try:
-        if begun(training.path):
-            api.resume(training.path)
-        else:
-            api.train(training.path, teachers=training.teachers, **training.settings)
-    except Exception as error:
-        kind = "" if isinstance(error, KDScopeError) else f"{type(error).__name__}: "
-        return Outcome(training.path, kind + " ".join(str(error).split()))
+def train_one(training: Training) -> Outcome:
+    """Train it in this process, or go on with it where it was begun."""
+    with _logged(training.log) as log:
+        try:
+            if begun(training.path):
+                api.resume(training.path)
+            else:
+                api.train(training.path, teachers=training.teachers, **training.settings)
+        except Exception as error:
+            kind = "" if isinstance(error, KDScopeError) else f"{type(error).__name__}: "
+            line = kind + " ".join(str(error).split())
+            log.write(f"{traceback.format_exc()}failed: {line}\n")
+            return Outcome(training.path, line)
+        log.write(f"{Outcome(training.path)}\n")
     return Outcome(training.path)
 
 
-def _train_apart(training: Training) -> Outcome:
+@contextlib.contextmanager
+def _logged(path: Path | None) -> Iterator[TextIO]:
+    """Give the end of the file at `path`, to which meanwhile goes all that kdscope says."""
+    if path is None:
+        yield io.StringIO()
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger, level = logging.getLogger("kdscope"), logging.getLogger("kdscope").level
+    with path.open("a", encoding="utf-8", buffering=1) as log:
+        log.write(f"begun {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n")
+        handler = logging.StreamHandler(log)
+        logger.addHandler(handler)
+        logger.setLevel(min(level or logging.INFO, logging.INFO))
+        try:
+            yield log
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def train_apart(training: Training) -> Outcome:
     """The same in a process that has no terminal: the bars of several at once would overwrite each other."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return _train(training)
+            return train_one(training)
     except KeyboardInterrupt as stop:  # as a plain one, which reaches the first process whole
         raise KeyboardInterrupt(str(stop)) from None

@@ -109,7 +109,7 @@ class Run:
         """Hold the run: a second process that wants it gets a one-line error."""
         lock = filelock.FileLock(self.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.5)  # who only looks whether it is held lets go of it at once
         except filelock.Timeout:
             raise KDScopeError(
                 f"run directory {self.path} is held by another process; wait for it, or choose another --out"

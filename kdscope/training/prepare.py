@@ -34,9 +34,8 @@ def prepare(
         The config completed (every term with all its settings, every teacher with the hash of its weights), the data,
         and the networks.
     """
-    terms = resolve(config.method, config.terms)
-    augmentation(config.data.augment)
-    config = config.model_copy(update={"terms": terms, "gradients": _rule(config), "peers": _peers(config)})
+    config = written_out(config)
+    terms = config.terms
     dataset = load_data(config.data)
     check_sampler(config.data.sampler, dataset.train.labels, config.data.batch_size, processes(config.devices))
     if teachers is None:
@@ -55,6 +54,13 @@ def prepare(
     learner = Learner(student, objective, teachers, peers)
     learner.build(torch.zeros(2, 3, dataset.image_size, dataset.image_size))
     return config, dataset, learner
+
+
+def written_out(config: Config) -> Config:
+    """The config with all that its method decides: every term with all its settings, the rule for gradients, peers."""
+    terms = resolve(config.method, config.terms)
+    augmentation(config.data.augment)
+    return config.model_copy(update={"terms": terms, "gradients": _rule(config), "peers": _peers(config)})
 
 
 def build_network(network: NetworkSettings, dataset: Dataset, begun: bool = False) -> nn.Module:
