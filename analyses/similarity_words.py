@@ -8,6 +8,7 @@ from kdscope.analyses.cast import TAUGHT
 
 DOMINANT = 0.5  # of a layer's variance on one axis
 HIGH_FLOOR = 0.05
+NAMED = 4  # layers that a line names
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
@@ -55,10 +56,13 @@ def notes(table: pd.DataFrame) -> list[str]:
         [own[["a", "layer_a", "variance_a"]].set_axis(["who", "layer", "top"], axis=1),
          own[["b", "layer_b", "variance_b"]].set_axis(["who", "layer", "top"], axis=1)]
     ).drop_duplicates(["who", "layer"])  # fmt: skip
-    for row in tops[tops["top"] > DOMINANT].itertuples():
+    ruled = tops[tops["top"] > DOMINANT].sort_values("top", ascending=False, kind="stable")
+    if len(ruled):
+        named = ", ".join(f"{row.layer} of {row.who} ({row.top:.0%})" for row in ruled.head(NAMED).itertuples())
+        more = f" and {len(ruled) - NAMED} more" if len(ruled) > NAMED else ""
         said.append(
-            f"{row.layer} of {row.who}: {row.top:.0%} of the variance lies on one axis; CKA says little but whether "
-            "that one agrees: see the nearest neighbours"
+            f"more than {DOMINANT:.0%} of the variance lies on one axis in {named}{more}: CKA says little but whether "
+            "that one agrees; see the nearest neighbours"
         )
     shuffled = final[(final["pair"] == "floor:shuffled") & (final["seed"] != "all")]
     for definition, group in shuffled[shuffled["measure"] == "cka"].groupby("definition"):

@@ -68,6 +68,7 @@ def networks(rows: pd.DataFrame) -> Figure:
         if title == GAIN:
             axes.axvline(0, color="0.45", linewidth=0.8)
         else:
+            axes.margins(x=0.08)  # a dot at the end is whole
             axes.set_xlim(left=0)
         axes.set_xlabel(title)
     sure = f"{rows['confidence'].iloc[0]:.0%}"

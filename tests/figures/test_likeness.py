@@ -55,3 +55,11 @@ def test_a_table_that_somebody_edited_is_one_line(calibrated, tmp_path):
     calibrated.drop(columns="null").to_csv(tmp_path / "cut.csv", index=False)
     with pytest.raises(KDScopeError, match=r"cut\.csv: the figures of calibration need column 'null'"):
         draw(tmp_path / "cut.csv", tmp_path / "out")
+
+
+def test_the_entropy_of_an_undecided_network_is_a_whole_dot():
+    table = run_analysis("diversity", family(seeds=2, methods=("kd",), n=60), views="").table
+    table.loc[table["measure"] == "predictive-entropy", ["value", "ci_low", "ci_high"]] = 1.386
+    axes = dict(FIGURES["diversity"](table))["diversity-networks"].axes[-1]
+    assert axes.get_xlim()[0] == 0
+    assert axes.get_xlim()[1] > 1.386 * 1.03
