@@ -26,6 +26,8 @@ from kdscope.run import Run, load_teacher
 if TYPE_CHECKING:
     from torch import nn
 
+    from kdscope.features.graph import Attention
+
 say = logging.getLogger("kdscope").info
 
 
@@ -45,6 +47,7 @@ class Subject:
         recipe: what it was trained on and how, whatever the method, as flat settings; effort: epochs beside the main
             ones, and seconds (`Run.effort`). Both are empty where that is unknown.
         caches: of features, by split and view; others: of other kinds, by kind, split and view.
+        attentions: gives the attention heads of its run for each teacher, None where it has none.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Subject:
     effort: dict[str, float] = field(default_factory=dict)
     load: "Callable[[], nn.Module] | None" = None
     build: "Callable[[], nn.Module] | None" = None
+    attentions: "Callable[[], list[Attention]] | None" = None
     device: str = "auto"
 
     def cache(
@@ -237,8 +241,15 @@ def of_run(run: Run, device: str = "auto") -> Subject:
         effort=run.effort,
         load=run.model,
         build=functools.partial(_untrained, run),
+        attentions=functools.partial(_attentions, run) if config.terms.get("mhgd", {}).get("weight", 0) > 0 else None,
         device=device,
     )
+
+
+def _attentions(run: Run) -> "list[Attention]":
+    from kdscope.training.attention import attentions_of
+
+    return attentions_of(run)
 
 
 def _of_teacher(run: Run, k: int, teacher: TeacherSettings, device: str) -> Subject:

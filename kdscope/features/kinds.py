@@ -15,6 +15,7 @@ KINDS = {
     "causal": ("kdscope.features.causal", "extract_causal"),
     "transfer": ("kdscope.features.transfer", "extract_transfer"),
     "maps": ("kdscope.features.maps", "extract_maps"),
+    "graph": ("kdscope.features.graph", "extract_graph"),
 }
 
 
