@@ -70,7 +70,8 @@ def causal(
         images: how many of the split, evenly spread.
         layers: "input" or modules of every network; default: the input and the last stage.
         baselines: where paths begin: "mean", "black", "blur", "train:K", or "all" of these, with K = 8; from two on
-            there are rows of how far the maps, and deletion by them, depend on that.
+            there are rows of how far the maps, and deletion by them, depend on that. "zero" is no activation of the
+            layer: with target="raw-logit" and the layer of the run, the maps are those that `cakd` makes its masks of.
         target, imputation: as in `kdscope.attention`.
         teacher, baseline: as in the analysis of fidelity.
         confidence: of all intervals.

@@ -107,7 +107,7 @@ def integrated_gradients(
     model: nn.Module,
     images: Tensor,
     classes: Tensor,
-    baselines: Tensor,
+    baselines: Tensor | None,
     *,
     layer: str | Cut | None = None,
     target: str = "centred-logit",
@@ -122,7 +122,8 @@ def integrated_gradients(
         model: images to logits; should be in eval mode. It is given back as it was, gradients of weights untouched.
         images: float [B, 3, H, W]. classes: int64 [B], of which class.
         baselines: [B, 3, H, W], or [K, B, 3, H, W]: the mean over K baselines (expected gradients: Erion et al.,
-            Nature Machine Intelligence 2021), with the completeness of the mean and the most steps of any.
+            Nature Machine Intelligence 2021), with the completeness of the mean and the most steps of any. None starts
+            at zero in the space of the layer, an activation that no picture may have.
         layer: a module's name, or its `Cut`; None for the input.
         target: as in `kdscope.attention.targets`.
         options: of `integrate`.
@@ -137,7 +138,9 @@ def integrated_gradients(
     (torch.Size([2, 3, 2, 2]), True)
     """
     check_target(target)
-    several = baselines if baselines.dim() == images.dim() + 1 else baselines[None]
+    if baselines is None and layer is None:
+        baselines = torch.zeros_like(images)
+    several = [None] if baselines is None else baselines if baselines.dim() == images.dim() + 1 else baselines[None]
     frozen = [(weight, weight.requires_grad) for weight in model.parameters()]
     try:
         for weight, _ in frozen:
@@ -147,8 +150,9 @@ def integrated_gradients(
         for baseline in several:
             ends = images, baseline
             if cut is not None:
-                start = cut.below(baseline)
-                ends = cut.below(images), start  # last, for what goes past the layer is that of the images
+                start = None if baseline is None else cut.below(baseline)
+                above = cut.below(images)  # last, for what goes past the layer is that of the images
+                ends = above, torch.zeros_like(above) if start is None else start
             with torch.no_grad():
                 rivals = runner_up(model(images), classes) if target == "margin" else None
 

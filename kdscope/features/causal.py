@@ -61,7 +61,8 @@ def extract_causal(
         model, dataset, split, out: as in `kdscope.features.extract.extract_features`.
         images: how many, evenly spread over the split.
         layers: module names, or `input`; default: the input and the last stage.
-        baselines: `mean`, `black`, `blur`, `train:K` (K training images; 8 if K is not given).
+        baselines: `mean`, `black`, `blur`, `train:K` (K training images; 8 if K is not given), or `zero`, which is
+            that of the layer itself: no activation at all, from where the masks of `cakd` are made.
         target: of the label's class, as in `kdscope.attention.targets`.
         imputation: as in `kdscope.attention.intervention`.
         tolerance, most: of the completeness error, and of steps.
@@ -191,6 +192,8 @@ def curves(model: nn.Module, batch: Batch, attribution: Tensor, imputation: str,
 def _baseline(name: str, dataset: Dataset) -> Any:
     """`kdscope.attention.baselines.baseline`, with the training images that `train:K` stands for."""
     kind, _, count = name.partition(":")
+    if kind == "zero":
+        return lambda images: None
     if kind != "train":
         return baseline(name, dataset.mean, dataset.std)
     k = int(count) if count.isdigit() else 8 if not count else 0

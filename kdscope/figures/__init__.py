@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FIGURES: Registry = Registry("figure", "kdscope.figures", "kdscope.figures")
 
+MASKED = ("causal",)  # whose maps are drawn over the images too
+
 __all__ = ["FIGURES", "draw"]
 
 
@@ -48,8 +50,8 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path) -> list[Path]:
     return written
 
 
-def _gallery(rows: "pd.DataFrame", folder: Path) -> "Figure | None":
-    """The pictures that a table names, where they lie beside it."""
+def _gallery(rows: "pd.DataFrame", folder: Path, over: bool = False) -> "Figure | None":
+    """The pictures that a table names, where they lie beside it; over the images themselves, if these are known."""
     named = rows["pictures"].dropna().unique() if "pictures" in rows else []
     path = folder / Path(str(named[0])).name if len(named) else None
     if path is None or not path.is_file():
@@ -57,7 +59,8 @@ def _gallery(rows: "pd.DataFrame", folder: Path) -> "Figure | None":
     from kdscope.figures.gallery import gallery
     from kdscope.figures.pictures import read_pictures
 
-    return gallery(read_pictures(path))
+    pictures = read_pictures(path)
+    return None if over and not pictures.images.size else gallery(pictures, over)
 
 
 def _figures(name: str, rows: "pd.DataFrame", where: str | Path, folder: Path) -> "Iterator[tuple[str, Figure | None]]":
@@ -73,3 +76,5 @@ def _figures(name: str, rows: "pd.DataFrame", where: str | Path, folder: Path) -
             raise
         raise KDScopeError(f"{where}: the figures of {name} need column {error.name!r}, which is not there") from error
     yield f"{name}-gallery", _gallery(rows, folder)
+    if name in MASKED:
+        yield f"{name}-masks", _gallery(rows, folder, over=True)

@@ -9,13 +9,15 @@ from kdscope.figures.style import TWO_COLUMNS, panels, short_names, styled
 
 MOST_WIDE = 1.15  # inches of a picture
 OUTLINE = ("black", "white")  # one under the other: seen on any map
+RED = (0.84, 0.1, 0.11)
 
 
-def gallery(pictures: Pictures) -> Figure:
+def gallery(pictures: Pictures, over: bool = False) -> Figure:
     """A row for each image, a column for each network; a cell of a map is a square, and nothing is smoothed.
 
     Maps that have no sign run from their lowest (dark) to their highest (bright) value; those that have one are white
     at zero, red above, blue below, each up to its largest magnitude: they are compared by where they are high.
+    With `over` they are drawn as masks over the image, in grey: their positive part, from nothing to full red.
     """
     known = pictures.images.shape[-1] > 0
     columns, count = len(pictures.maps) + known, len(pictures.rows)
@@ -32,14 +34,17 @@ def gallery(pictures: Pictures) -> Figure:
                 _finish(line[0], pictures, r, extent)
             line[0].set_ylabel(pictures.rows[r], fontsize=6.5)
             for k, (axes, (name, maps)) in enumerate(zip(line[known:], pictures.maps.items(), strict=True)):
-                _draw_map(axes, maps[r], extent, signed)
+                if over:
+                    _draw_mask(axes, maps[r], pictures.images[r], extent)
+                else:
+                    _draw_map(axes, maps[r], extent, signed)
                 _finish(axes, pictures, r, extent)
                 axes.set_xlabel(_under(pictures, r, k), fontsize=6.5, labelpad=1.5)
                 if r == 0:
                     axes.set_title(names[name], fontsize=7)
         if known:
             grid[0][0].set_title("image", fontsize=7)
-        figure.suptitle(pictures.title, fontsize=8)
+        figure.suptitle(f"masks from {pictures.title}" if over else pictures.title, fontsize=8)
         figure.supxlabel(_wrapped(pictures.rule, side * columns), fontsize=6.5, color="0.3")
     return figure
 
@@ -61,6 +66,14 @@ def _draw_map(axes: Axes, values: np.ndarray, extent: tuple[float, float, float,
         axes.axvline(at, color="0.45", linewidth=width, alpha=0.5)
     for at in np.linspace(0, extent[2], rows + 1)[1:-1]:
         axes.axhline(at, color="0.45", linewidth=width, alpha=0.5)
+
+
+def _draw_mask(axes: Axes, values: np.ndarray, image: np.ndarray, extent: tuple[float, float, float, float]) -> None:
+    """A map over its image: the redder, the nearer to its largest value."""
+    axes.imshow(image.mean(0), cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=extent)
+    mask = values.clip(min=0) / max(float(values.max()), 1e-12)
+    red = np.broadcast_to(np.array(RED), (*mask.shape, 3))
+    axes.imshow(np.dstack([red, 0.85 * mask]), interpolation="nearest", extent=extent)
 
 
 def _finish(axes: Axes, pictures: Pictures, r: int, extent: tuple[float, float, float, float]) -> None:

@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from kdscope.analyses.causal import causal
-from kdscope.data import load
+from kdscope.attention.cut import Cut
+from kdscope.attention.integrated import integrated_gradients
+from kdscope.data import Batches, load
 from kdscope.errors import KDScopeError
 from kdscope.features.causal import extract_causal, spread
 from kdscope.features.transfer import extract_transfer
 from kdscope.figures.causal import causal as figures
 from kdscope.measures.intervention import curve_area, mean_result
+from kdscope.methods.causal_masks import integrated_map
 from kdscope.models import build
 from kdscope.sources import Subject
 
@@ -106,3 +109,26 @@ def test_areas_and_means():
     nothing = mean_result("deletion-auc", np.array([np.nan]))
     assert math.isnan(nothing.value)
     assert nothing.n == 0
+
+
+def test_from_zero_the_maps_are_those_that_causal_attention_transfer_makes_its_masks_of(tmp_path, data):
+    net = network(0).eval()
+    how = {"layers": ["layer2"], "baselines": ["zero"], "target": "raw-logit", "images": 3}
+    with pytest.warns(UserWarning, match="raw logit"):
+        cache = extract_causal(net, data, "test", tmp_path / "a", tolerance=10.0, **how)
+    shown = Batches(data.test, data, batch_size=3).batch(spread(len(data.test), 3))
+    cut = Cut(net, "layer2", shown.image)
+    found, error = integrated_map(cut.above, cut.below(shown.image), shown.label, "raw-logit", 16)
+    assert cache.array("steps/layer2/zero")[:].tolist() == [16, 16, 16]
+    assert np.allclose(cache.array("maps/integrated-gradients/layer2/zero")[:], found, atol=1e-5)
+    assert np.allclose(cache.array("error/layer2/zero")[:], error, atol=1e-4)
+    assert cache.key != extract_causal(net, data, "test", tmp_path / "b", layers=["layer2"], images=3).key
+
+
+def test_zero_of_the_input_is_the_mean_colour(data):
+    shown = Batches(data.test, data, batch_size=3).batch(torch.arange(3))
+    one, other = (
+        integrated_gradients(network(0).eval(), shown.image, shown.label, start, most=16).values
+        for start in (None, torch.zeros_like(shown.image))
+    )
+    assert torch.equal(one, other)

@@ -95,7 +95,8 @@ def test_causal(runs, tmp_path):
     ]
     result = run("causal", runs[0], *options, "--out", tmp_path)
     assert result.exit_code == 0
-    assert {p.stem for p in tmp_path.glob("*.png")} == {"causal-curves", "causal-frame", "causal-gallery"}
+    figures = {"causal-curves", "causal-frame", "causal-gallery", "causal-masks"}
+    assert {p.stem for p in tmp_path.glob("*.png")} == figures
     table = pd.read_csv(tmp_path / "causal.csv")
     gains = table[table["measure"] == "deletion-gain"]
     assert set(gains["against"]) == {"smooth-random", "other-image", "randomised-weights", "own"}

@@ -68,6 +68,23 @@ def test_cells_are_shown_as_they_are_with_a_line_between_them():
     assert len(gallery(some(images=False, masks=False)).axes) == 4
 
 
+def test_masks_lie_over_the_grey_image_and_are_the_positive_part():
+    pictures = some()
+    axes = gallery(pictures, over=True).axes
+    assert len(axes) == 6
+    for r, line in enumerate((axes[:3], axes[3:])):
+        assert np.array_equal(np.asarray(line[0].images[0].get_array()), pictures.images[r].transpose(1, 2, 0))
+        for one, maps in zip(line[1:], pictures.maps.values(), strict=True):
+            grey, red = one.images
+            assert grey.get_clim() == (0, 255)
+            assert np.allclose(grey.get_array(), pictures.images[r].mean(0))
+            expected = maps[r].clip(min=0) / maps[r].max()
+            assert np.allclose(np.asarray(red.get_array())[..., 3], 0.85 * expected)
+            assert grey.get_extent() == red.get_extent()
+            assert red.get_interpolation() == "nearest"
+    assert axes[2].get_xlabel() == "overlap 0.25"
+
+
 def test_the_outline_runs_along_the_edges_of_the_mask():
     mask = np.zeros((4, 5), bool)
     mask[1:3, 2:4] = True
