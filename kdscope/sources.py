@@ -211,6 +211,10 @@ def subjects(sources: Iterable[str | Path | Run | FeatureCache | Subject], devic
 
 def open_source(path: str | Path) -> Run | FeatureCache:
     """A run directory or a feature cache."""
+    if not isinstance(path, str | Path):
+        raise KDScopeError(
+            f"{type(path).__name__} is no run and no cache; of a model make one first: kdscope.extract(model, data=...)"
+        )
     path = Path(path)
     if (path / "config.yaml").is_file():
         return Run(path)

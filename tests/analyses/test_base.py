@@ -70,3 +70,8 @@ def test_where_the_command_writes(tmp_path):
 def test_the_registry_finds_fidelity():
     assert "fidelity" in ANALYSES
     assert {"splits", "view", "definition", "teacher", "baseline"} <= set(ANALYSES["fidelity"].options)
+
+
+def test_a_model_is_told_how_to_become_a_source():
+    with pytest.raises(KDScopeError, match=r"Linear is no run and no cache; .* kdscope\.extract\(model, data=\.\.\.\)"):
+        run_analysis("fidelity", [torch.nn.Linear(2, 2)])
