@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from kdscope.data import Dataset, Split
+from kdscope.features import extract_features
 
 
 @pytest.fixture
@@ -35,3 +36,14 @@ def net():
         network.add_module(name, layer)
     nn.init.uniform_(network.bn.running_mean, -0.5, 0.5)
     return network.eval()
+
+
+@pytest.fixture
+def extract(net, dataset, tmp_path):
+    def call(out="a", **options):
+        options = {"layers": ["bn", "relu", "penultimate"], "batch_size": 16, **options}
+        return extract_features(
+            options.pop("model", net), options.pop("dataset", dataset), "test", tmp_path / out, **options
+        )
+
+    return call
