@@ -141,7 +141,7 @@ def _train_epoch(session: Session, epoch: int, before: int, stop: StopSignal, lo
         session.step(batch, learning_rate(done, session.total, stage.optim))
         log.step(before + done + 1, session.tally)
 
-        stopping = stop.agreed(fabric, progress.step)
+        stopping = stop.agreed(fabric, before + done + 1)  # of all steps: an epoch may be shorter than they wait to ask
         if stopping or _due(session):
             session.save()
         if stopping:

@@ -220,6 +220,6 @@ def _get_rng() -> Tensor:
 
 def _set_rng(state: Tensor) -> None:
     size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size].contiguous())
+    torch.set_rng_state(state[:size].clone())  # a clone: torch reads from where a view's memory begins
     if torch.cuda.is_available() and len(state) > size:
-        torch.cuda.set_rng_state(state[size:].contiguous())
+        torch.cuda.set_rng_state(state[size:].clone())
