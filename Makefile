@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/kdscope demo --out runs/demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
