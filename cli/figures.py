@@ -1,4 +1,4 @@
-"""`kdscope figures`: draw the figures of an analysis again, from its table alone."""
+"""`kdscope figures`: draw the figures of an analysis again, from its table alone, or those of a paper."""
 
 from pathlib import Path
 
@@ -8,23 +8,33 @@ EXAMPLES = """\b
   kdscope figures fidelity/fidelity.csv
   kdscope figures runs/kd/analysis/similarity.csv --out paper
   kdscope figures runs/kd/features/cka.csv
+  kdscope figures rethinkkd --published --out rethinkkd
 """
 
 
 @click.command(epilog=f"\b\nExamples:\n{EXAMPLES}")
-@click.argument("table", metavar="TABLE.csv", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [that of the table].")
-def figures(table: Path, out: Path | None) -> None:
+@click.argument("table", metavar="TABLE.csv|PAPER", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [that of the table; PAPER-published].")
+@click.option("--published", is_flag=True, help="Draw the numbers that the PAPER prints, and correlate them.")
+def figures(table: Path, out: Path | None, published: bool) -> None:
     """Draw what `kdscope analyze` draws, from the TABLE.csv that it left. Nothing is computed, and no run is needed.
 
     So a table can be cut to the rows that a paper shows, and drawn.
+
+    With --published, a PAPER's own numbers (rethinkkd: Guo et al. 2025): its figures as far as numbers were printed,
+    what correlates, and whether that holds among trials of one kind.
     """
     from kdscope.errors import KDScopeError
     from kdscope.figures import FIGURES, draw
     from kdscope.figures.style import read_table
 
+    if published:
+        _published(str(table), Path(f"{table}-published") if out is None else out)
+        return
     if table.is_dir():
         raise KDScopeError(f"{table} is a folder; give a table in it{_tables(table)}")
+    if not table.exists() and table.suffix != ".csv":
+        _hint(str(table))
     written = draw(table, table.parent if out is None else out)
     if not written:
         named = ", ".join(map(repr, read_table(table)["analysis"].unique()))
@@ -33,6 +43,23 @@ def figures(table: Path, out: Path | None) -> None:
         raise KDScopeError(f"{table}: no figures are known for analysis {named}; known are {', '.join(FIGURES)}")
     for path in written:
         click.echo(path)
+
+
+def _published(name: str, out: Path) -> None:
+    from kdscope.analyses.published import draw_published
+
+    found = draw_published(name, out)
+    click.echo(found)
+    click.echo(f"{len(found.files)} files are in {out}: tables, figures (PDF and PNG), and their captions")
+
+
+def _hint(name: str) -> None:
+    """Raise where a paper is meant and --published was left out."""
+    from kdscope.analyses.published import names
+    from kdscope.errors import KDScopeError
+
+    if name in names():
+        raise KDScopeError(f"there is no table {name}; for the figures of the paper, add --published")
 
 
 def _tables(folder: Path) -> str:

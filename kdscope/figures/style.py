@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdscope.errors import KDScopeError
-from kdscope.files import replacing
+from kdscope.files import replacing, write_text
 
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.2  # inches
 ROW = 0.26  # inches for a row of a panel
@@ -120,14 +120,28 @@ def _whole_words(shared: str) -> int:
     return max(shared.rfind(mark) for mark in "-_ /.,") + 1
 
 
+def tell(figure: Figure, rows: pd.DataFrame, caption: str) -> Figure:
+    """Give a figure the rows that it shows and its caption: `save` writes them beside it."""
+    figure.told = (rows, caption)
+    return figure
+
+
 def save(figure: Figure, out: Path, stem: str) -> list[Path]:
-    """`STEM.pdf` and `STEM.png` (300 dpi) in `out`, each whole or not at all; the same figure gives the same bytes."""
+    """`STEM.pdf` and `STEM.png` (300 dpi) in `out`, each whole or not at all; the same figure gives the same bytes.
+
+    With `STEM.csv`, from which it can be drawn again, and its caption `STEM.txt`, where the figure has them (`tell`).
+    """
     written = []
     for kind, metadata in (("pdf", {"CreationDate": None, "Creator": "kdscope"}), ("png", {"Software": "kdscope"})):
         path = out / f"{stem}.{kind}"
         with mpl.rc_context(SETTINGS), replacing(path) as draft:
             figure.savefig(draft, format=kind, dpi=DPI, metadata=metadata)
         written.append(path)
+    if hasattr(figure, "told"):
+        rows, caption = figure.told
+        for kind, text in (("csv", rows.to_csv(index=False)), ("txt", f"{caption}\n")):
+            write_text(out / f"{stem}.{kind}", text)
+            written.append(out / f"{stem}.{kind}")
     return written
 
 
