@@ -5,6 +5,7 @@ the line over all. What no rows are there for (`kdscope.figures.rethinkkd_rows`)
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -39,25 +40,24 @@ FLOOR = "Dotted: what two independent maps score by the paper's definition ({:.3
 @FIGURES.register("rethinkkd")
 def rethinkkd(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """All panels that there are numbers for; of the CSV that lies beside a figure, that figure."""
-    only = set(table["figure"].dropna()) if "figure" in table else None
+    known = {"f1": _teaser}
+    known |= {relation.stem: partial(scatter, relations=[relation], place=relation.place) for relation in RELATIONS}
+    known |= {comparison.stem: partial(beside, comparison=comparison) for comparison in COMPARISONS}
+    known["g5"] = others
+    asked = set(table["figure"].dropna()) if "figure" in table else set(known)
     with styled():
-        for stem, figure in _all(table):
-            if figure is not None and (only is None or stem in only):
+        for stem in (stem for stem in known if stem in asked and len(table)):
+            figure = known[stem](table)
+            if figure is not None:
                 rows, caption = figure.told
                 yield f"rethinkkd-{stem}", tell(figure, rows.assign(figure=stem), caption)
 
 
-def _all(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
-    if len(table):
-        first = table.iloc[0]
-        of_one = table[(table["dataset"] == first["dataset"]) & (table["definition"] == first["definition"])]
-        teaser = [relation for relation in RELATIONS if relation.stem in ("f2", "f3")]
-        yield "f1", scatter(of_one, teaser, "Figure 1, middle and right")
-    for relation in RELATIONS:
-        yield relation.stem, scatter(table, [relation], relation.place)
-    for comparison in COMPARISONS:
-        yield comparison.stem, beside(table, comparison)
-    yield "g5", others(table)
+def _teaser(table: pd.DataFrame) -> Figure | None:
+    """Two relations on the first dataset by the first definition."""
+    first = table.iloc[0]
+    of_one = table[(table["dataset"] == first["dataset"]) & (table["definition"] == first["definition"])]
+    return scatter(of_one, [r for r in RELATIONS if r.stem in ("f2", "f3")], "Figure 1, middle and right")
 
 
 def scatter(table: pd.DataFrame, relations: Sequence[Relation], place: str) -> Figure | None:

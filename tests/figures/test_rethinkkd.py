@@ -170,7 +170,7 @@ def test_a_figure_is_drawn_again_from_the_rows_beside_it(drawn, tmp_path, monkey
 
 
 def test_points_stand_where_the_numbers_are(table):
-    figure = dict(FIGURES["rethinkkd"](table[table["measure"].isin(("agreement", "accuracy"))]))["rethinkkd-f3"]
+    ((_, figure),) = FIGURES["rethinkkd"](table.assign(figure="f3"))
     for axes, dataset in zip(figure.axes, ("cifar100", "cifar100-lt:100", "imagenet-lt"), strict=True):
         rows = table[(table["dataset"] == dataset) & (table["setting"] == "vKD")]
         x, y = (rows[rows["measure"] == m].set_index("trial")["value"] for m in ("agreement", "accuracy"))
@@ -180,8 +180,9 @@ def test_points_stand_where_the_numbers_are(table):
         assert names == {(x[t], y[t]): t[2] + t[5] for t in TRIALS}
 
 
-def test_names_and_titles_can_be_read(table):
-    for stem, figure in FIGURES["rethinkkd"](table):
+@pytest.mark.parametrize("stem", ["table1", "f2", "gap", "c2-c4", "g5"])
+def test_names_and_titles_can_be_read(table, stem):
+    for _, figure in FIGURES["rethinkkd"](table.assign(figure=stem)):
         figure.draw_without_rendering()
         names = [label for axes in figure.axes for label in axes.texts]
         titles = [axes.title if axes.title.get_text() else axes._left_title for axes in figure.axes]
