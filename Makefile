@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ demo: $(VENV)/.installed
 	$(BIN)/kdscope demo --out runs/demo
 
 test: $(VENV)/.installed-test
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
+
+# And what takes long: every study at its smallest, and runs that are killed.
+test-all: $(VENV)/.installed-test
 	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-test

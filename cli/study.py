@@ -123,10 +123,13 @@ def plan(name: str, scale: str | None, root: Path, only: str | None, jobs: int, 
     console.width = console.width if console.is_terminal else 120
     table = _grid("runs", "to train", "epochs", "s/step", "hours", "folders")
     for row in rows:
-        hours = row.error or ("" if row.hours is None else f"{row.hours:.2f}")
+        hours = "" if row.hours is None else f"{row.hours:.2f}"
         step = "" if row.step is None else f"{row.step:.3f}"
         table.add_row(row.group, f"{row.missing} of {row.runs}", str(row.epochs), step, hours, ", ".join(row.folders))
     console.print(table)
+    for row in rows:
+        if row.error:
+            click.echo(f"{row.group} was not timed: {row.error}")
     hours = [row.hours for row in rows if row.hours is not None]
     missing = sum(row.missing for row in rows)
     told = f"{missing} runs to train"

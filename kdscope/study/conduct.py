@@ -146,12 +146,16 @@ def _train_missing(
     done = len({cell.key for cell in wanted}) - len(left)
     if left:
         say(f"{done} runs are there, {len(left)} to train")
-    trainings = {key: training(cell, known, place) for key, cell in left.items()}
     needs = {key: [known[name].key for name in cell.needs] for key, cell in left.items()}
+    lost = {cell.key for cell in known.values()} - {cell.key for cell in wanted}
+    for key in [*left]:  # teachers come before students
+        if lost.intersection(needs[key]):
+            lost.add(key)
+            del left[key]
+    trainings = {key: training(cell, known, place) for key, cell in left.items()}
     if train is not None:
         train(trainings, needs)
         return
-    lost: set[str] = {cell.key for cell in known.values()} - {cell.key for cell in wanted}
     while left:
         ready = [key for key in left if not any(need in left or need in lost for need in needs[key])]
         if not ready:

@@ -1,0 +1,283 @@
+"""Studies that are run: what is made once, what fails and what waits, and what a person is told."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdscope.cli.main import cli, main
+from kdscope.errors import KDScopeError
+from kdscope.run import Run
+from kdscope.study import cells, load_study
+from kdscope.study.conduct import conduct, place_of
+from kdscope.study.place import remaining
+
+SMALL = {"data": "digits:8", "model": "resnet8", "epochs": 1, "batch_size": 512, "device": "cpu", "optim.lr": 0.02}
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Write a study and load it."""
+
+    def make(name="study", **keys):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"title": "t", "settings": SMALL} | keys, sort_keys=False))
+        return load_study(path)
+
+    return make
+
+
+def ended(root):
+    """When each run of a root was finished, by its folder."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in (root / "runs").glob("*/summary.json")}
+
+
+PAIR = {"t": {"settings": {"model": "resnet14"}}, "s": {"settings": {"method": "kd"}, "teachers": "t"}}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A study of a teacher and a student, done."""
+    place = tmp_path_factory.mktemp("pair")
+    (place / "one.yaml").write_text(yaml.safe_dump({"title": "t", "settings": SMALL, "runs": PAIR}))
+    return load_study(place / "one.yaml"), conduct(load_study(place / "one.yaml"), place / "root", jobs=1)
+
+
+def test_a_study_trains_its_runs_and_writes_its_tables(pair):
+    _, done = pair
+    assert not done.failed
+    teacher, student = (Run(done.place.run(cell)) for cell in done.cells)
+    assert student.config.teachers[0].run == teacher.path
+    assert student.config.teachers[0].weights_hash == teacher.summary["weights_hash"]
+    with (done.place.folder / "runs.csv").open() as lines:
+        rows = {row["name"]: row for row in csv.DictReader(lines)}
+    assert float(rows["s-seed0"]["test_accuracy"]) == student.summary["test_accuracy"]
+    assert (rows["s-seed0"]["state"], rows["s-seed0"]["epochs"]) == ("done", "1")
+    with (done.place.folder / "table.csv").open() as lines:
+        table = {row["group"]: row for row in csv.DictReader(lines)}
+    assert table["t"]["accuracy"] == f"{100 * teacher.summary['test_accuracy']:.2f}"
+    assert done.place.log(done.cells[0]).read_text().splitlines()[-1].startswith(f"{teacher.name}: test accuracy")
+
+
+def test_the_name_of_a_run_is_the_hash_of_what_it_was_trained_with(pair):
+    """The planned key, and the key of what the run itself wrote down, are one."""
+    _, done = pair
+    known = {cell.name: cell for cell in done.cells}
+    for cell in done.cells:
+        assert done.place.run(cell).name == f"{cell.name}-{cell.key}"
+        done.place.check(cell, known)
+
+
+def test_a_second_study_takes_the_runs_that_are_there(pair, study):
+    _, done = pair
+    before = ended(done.place.root)
+    runs = {"teacher": PAIR["t"], "kd": PAIR["s"] | {"teachers": "teacher"}, "longer": {"settings": {"epochs": 2}}}
+    again = conduct(study("two", runs=runs), done.place.root, jobs=1)
+    after = ended(done.place.root)
+    assert not again.failed
+    assert {name: after[name] for name in before} == before
+    (new,) = set(after) - set(before)
+    assert new.startswith("longer-seed0-")
+    assert again.place.run(again.cells[0]) == done.place.run(done.cells[0])
+
+
+def test_run_again_trains_nothing_and_asks_nothing_twice(pair):
+    made, done = pair
+    before = ended(done.place.root)
+    assert not conduct(made, done.place.root, jobs=1).failed
+    assert {name: when for name, when in ended(done.place.root).items() if name in before} == before
+
+
+def test_an_analysis_is_asked_once_for_the_same_runs(pair, study):
+    _, done = pair
+    question = {"name": "calibration", "runs": ["s"], "options": {"splits": "test"}}
+    made = study("asked", runs=PAIR, analyses=[question])
+    first = conduct(made, done.place.root, jobs=1)
+    (answer,) = first.answers
+    assert {"s-seed0", "t-seed0"} <= set(answer.report.table.b)  # as the study names them, without their keys
+    text = (answer.folder / "summary.txt").read_text()
+    (second,) = conduct(made, done.place.root, jobs=1).answers
+    assert second.report is None
+    assert (answer.folder / "summary.txt").read_text() == text
+    other = study("asked", runs=PAIR, analyses=[question | {"options": {"splits": "train"}}])
+    assert conduct(other, done.place.root, jobs=1).answers[0].report is not None
+
+
+def test_a_run_that_fails_keeps_its_log_and_stops_nothing_but_its_students(study, tmp_path):
+    runs = {
+        "absent": {"settings": {"data": f"folder:{tmp_path}/nothing"}},
+        "pupil": {"settings": {"method": "kd"}, "teachers": "absent"},
+        "fine": {},
+    }
+    made = study(runs=runs, analyses=[{"name": "calibration", "runs": ["absent"]}])
+    done = conduct(made, tmp_path / "root", jobs=1)
+    states = done.states
+    assert {name: state.state for name, state in states.items()} == {
+        "absent-seed0": "failed", "pupil-seed0": "waiting", "fine-seed0": "done",
+    }  # fmt: skip
+    assert "nothing" in states["absent-seed0"].error
+    assert states["pupil-seed0"].error == "waits for absent-seed0"
+    log = done.place.log(done.cells[0]).read_text()
+    assert "Traceback" in log
+    assert log.splitlines()[-1] == f"failed: {states['absent-seed0'].error}"
+    assert done.failed
+    assert done.answers[0].error == "none of its runs is done"
+
+
+def test_an_analysis_that_fails_keeps_its_log(pair, study):
+    _, done = pair
+    made = study("wrong", runs=PAIR, analyses=[{"name": "calibration", "options": {"splits": "tset"}}])
+    again = conduct(made, done.place.root, jobs=1)
+    assert "tset" in again.answers[0].error
+    assert "Traceback" in (again.place.folder / "logs" / "analysis-calibration.log").read_text()
+    assert again.failed
+
+
+def test_a_run_that_was_edited_by_hand_is_noticed_and_left(study, tmp_path):
+    made = study(runs={"a": {}, "b": {"settings": {"epochs": 2}}})
+    conduct(made, tmp_path, jobs=1, only=["a"])
+    place, known = place_of(made, tmp_path, None), {cell.name: cell for cell in cells(made)}
+    config = place.run(known["a-seed0"]) / "config.yaml"
+    config.write_text(config.read_text().replace("lr: 0.02", "lr: 0.03"))
+    done = conduct(made, tmp_path, jobs=1)
+    assert done.states["a-seed0"].state == "failed"
+    error = done.states["a-seed0"].error
+    assert "was changed after the run was made: optim.lr is 0.03, and by the run's key 0.02" in error
+    assert done.states["b-seed0"].state == "done"
+
+
+def test_only_some_and_what_they_learn_from(study, tmp_path):
+    runs = PAIR | {"other": {}, "at": {"settings": {"method": "at"}, "teachers": "t", "seeds": 2}}
+    made = study(runs=runs | {"t": PAIR["t"] | {"seeds": 1}})
+    done = conduct(made, tmp_path, jobs=1, only=["at-seed1"])
+    assert [cell.name for cell in done.cells] == ["t-seed0", "at-seed1"]
+    assert len(ended(tmp_path)) == 2
+    with pytest.raises(KDScopeError, match=r"no run of the study is called 'otter'; nearest: other"):
+        conduct(made, tmp_path, only=["otter"])
+
+
+def test_too_many_runs_want_a_word(study, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdscope.study.conduct.LIMIT", 1)
+    made = study(runs={"a": {"seeds": 2}})
+    with pytest.raises(KDScopeError, match=r"2 runs to train, more than 1; .* --yes"):
+        conduct(made, tmp_path / "root", jobs=1)
+    assert not (tmp_path / "root").exists()
+    assert len(conduct(made, tmp_path / "root", jobs=1, only=["a-seed1"]).cells) == 1
+    assert not conduct(made, tmp_path / "root", jobs=1, yes=True).failed
+
+
+def test_what_is_left_is_judged_by_runs_of_its_kind(study, tmp_path):
+    made = study(runs={"a": {"seeds": 3, "settings": {"epochs": 4}}, "b": {"settings": {"epochs": 10}}})
+    place, known = place_of(made, tmp_path, None), {cell.name: cell for cell in cells(made)}
+    states = {name: place.state(cell, known) for name, cell in known.items()}
+    assert {state.state for state in states.values()} == {"to do"}
+    assert remaining([*known.values()], states) is None
+    state = type(states["a-seed0"])
+    states |= {"a-seed0": state("done", 4, 8.0), "a-seed1": state("running", 1, 2.0), "b-seed0": state("failed")}
+    # Two seconds an epoch: three epochs of a-seed1, four of a-seed2, none of what failed.
+    assert remaining([*known.values()], states) == pytest.approx(14.0)
+
+
+def call(capsys, *arguments):
+    """The exit status, standard output and standard error of the command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["kdscope", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_status_and_plan_of_a_study(pair, capsys, tmp_path):
+    made, done = pair
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"title": "t", "settings": SMALL, "runs": PAIR | {"u": {"seeds": 2}}}))
+    code, out, _ = call(capsys, "study", "status", path, "--root", done.place.root)
+    assert code == 0
+    assert "2 done, 2 to do; about" in out
+    code, out, _ = call(capsys, "study", "plan", path, "--root", done.place.root)
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.strip()}
+    assert rows["u"][1:4] == ["2", "of", "2"]
+    assert rows["s"][1:4] == ["0", "of", "1"]
+    assert 0 < float(rows["u"][5]) < 20  # seconds a step
+    assert "2 runs to train: " in out
+    assert made.title == "t"
+
+
+def test_a_plan_says_which_data_are_missing(capsys, tmp_path):
+    path = tmp_path / "one.yaml"
+    runs = {"a": {"settings": {"data": f"folder:{tmp_path}/nothing"}}}
+    path.write_text(yaml.safe_dump({"title": "t", "settings": SMALL, "runs": runs}))
+    code, out, _ = call(capsys, "study", "plan", path, "--root", tmp_path)
+    assert code == 0
+    assert f"a was not timed: {tmp_path}/nothing" in out
+
+
+def test_the_command_says_what_is_wrong_on_one_line(capsys, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("title: t\nruns: {a: {seed: 3}}\n")
+    code, _, err = call(capsys, "study", "run", path, "--root", tmp_path / "root")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "unknown setting 'seed'" in err
+    assert "nearest: seeds" in err
+    assert not (tmp_path / "root").exists()
+
+
+def test_verbs_are_listed():
+    assert "study" in cli.list_commands(None)
+
+
+@pytest.mark.slow
+def test_quickstart_at_its_smallest(tmp_path):
+    done = conduct(load_study("quickstart"), tmp_path, "smoke", jobs=1)
+    assert not done.failed
+    assert {answer.label for answer in done.answers} == {"fidelity"}
+    table = done.answers[0].report.table
+    agreement = table[(table.measure == "agreement") & (table.pair == "teacher-student") & (table.split == "test")]
+    assert set(agreement.b) == {"kd", "at", "ensemble"}
+    assert (agreement.ci_low <= agreement.value).all()
+
+
+CHANCE = random.Random(20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_at_three_moments_it_goes_on_and_repeats_nothing(tmp_path):
+    """SIGKILL to the whole group of processes, three times, at random; what was finished before is not touched."""
+    study = tmp_path / "killed.yaml"
+    runs = {"t": {"settings": {"model": "resnet14"}}, "s": PAIR["s"] | {"seeds": 3}, "alone": {"seeds": 3}}
+    settings = SMALL | {"epochs": 6, "batch_size": 64}
+    runs["t"]["seeds"] = 1
+    study.write_text(yaml.safe_dump({"title": "t", "settings": settings, "runs": runs}))
+    root = tmp_path / "root"
+    command = [sys.executable, "-m", "kdscope", "study", "run", str(study), "--root", str(root), "--jobs", "2"]
+    seen: dict[str, int] = {}
+    for goal in (1, 3, 5):
+        process = subprocess.Popen(
+            command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        while len(ended(root)) < goal and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(CHANCE.uniform(0, 2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        now = ended(root)
+        assert {name: now[name] for name in seen} == seen
+        seen = now
+    last = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert last.returncode == 0, last.stderr
+    assert "7 of 7 runs are done" in last.stdout
+    now = ended(root)
+    assert len(now) == 7
+    assert {name: now[name] for name in seen} == seen
+    for run in Path(root / "runs").iterdir():
+        assert [row["epoch"] for row in Run(run).metrics] == [1, 2, 3, 4, 5, 6]
