@@ -1,5 +1,6 @@
 """Devices, precision and process group, by Lightning Fabric: a laptop, GPUs, torchrun and SLURM without other code."""
 
+import inspect
 import logging
 import os
 
@@ -7,9 +8,14 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.rank_zero import rank_zero_only
+from torch.nn.parallel import DistributedDataParallel
 
 from kdscope.errors import KDScopeError
 
+# Newer releases of torch have another name for whether buffers are shared before every forward pass.
+_SYNC = "forward_sync_buffers"
+if _SYNC not in inspect.signature(DistributedDataParallel).parameters:
+    _SYNC = "broadcast_buffers"
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
@@ -36,7 +42,7 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto")
         raise KDScopeError("--precision 16 needs a CUDA device; use 32 or bf16 on a CPU")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process group
     # Buffers are shared where they are needed (Session), not before every step: a memory bank can be large.
-    strategy = DDPStrategy(broadcast_buffers=False) if devices * nodes > 1 else "auto"
+    strategy = DDPStrategy(**{_SYNC: False}) if devices * nodes > 1 else "auto"
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=devices,
