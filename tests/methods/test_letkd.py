@@ -23,6 +23,7 @@ from kdscope.features import Capture
 from kdscope.methods import Objective, resolve
 from kdscope.methods.letkd import KDLayer, LetKD, kd_layers
 from kdscope.methods.letkd.controls import scores_kept
+from kdscope.methods.letkd.divergence import PIECE_BYTES, divergence
 from kdscope.methods.letkd.insert import insert
 from kdscope.methods.letkd.kmeans import kmeans, lloyd, nearest
 from kdscope.methods.letkd.layer import CosConv2d
@@ -402,6 +403,37 @@ def test_the_loss_is_the_divergence(seed):
     assert letkd_loss(torch.zeros(12, 7), torch.eye(7)[torch.arange(12) % 7]) == pytest.approx(math.log(7), abs=1e-6)
 
 
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("pieces", [1, 10**9])
+def test_the_loss_in_pieces_is_the_loss(form, pieces, monkeypatch):
+    """Value and gradient of both targets, in either layout of memory, image by image or all at once."""
+    monkeypatch.setitem(PIECE_BYTES, "cpu", pieces)
+    torch.manual_seed(0)
+    z, label = torch.randn(5, 6, 3, 3), torch.tensor([0, 1, 1, 0, 1])
+    every = label[:, None].expand(5, 9)
+    codebook = Codebook(torch.cat([torch.randn(7, 6), torch.full((1, 6), float("nan"))]), 0.3)
+    scores = torch.rand(8, 8).softmax(1)
+    classes = Subclasses(torch.randn(6), torch.randn(6, 4), torch.randn(2, 4, 4), torch.ones(2, 4), scores)
+    rows = z.flatten(2).transpose(1, 2)
+    for target in (codebook, classes):
+        whole, _ = target(rows, every)
+        a = (2 * torch.randn(5, 8, 3, 3)).to(memory_format=form).requires_grad_()
+        b = a.detach().clone().requires_grad_()
+        value = divergence(a, lambda i, j, last, target=target: target(rows[i:j], every[i:j], last))
+        expected = letkd_loss(patches(b), whole.flatten(0, 1))
+        assert value.item() == pytest.approx(expected.item(), abs=1e-5)
+        (3 * value).backward()
+        (3 * expected).backward()
+        assert torch.allclose(a.grad, b.grad, atol=1e-6)
+        exact = a.detach().double().requires_grad_()
+        target.double()
+
+        def in_double(x, target=target):
+            return divergence(x, lambda i, j, last: target(rows[i:j].double(), every[i:j], last))
+
+        assert torch.autograd.gradcheck(in_double, (exact,))
+
+
 def test_what_a_student_can_reach_at_first():
     """s1 = 3 bounds the probability of 4,096 templates to 0.0897, and the divergence from one-hot to 2.411."""
     best = torch.full((1, 4096), -3.0)
@@ -557,7 +589,7 @@ def test_numbering_the_templates_anew_changes_nothing():
         learner.train()
         values = shown(learner)
         values.sum().backward()
-        results.append((float(values), learner.student.conv1.weight.grad, learner.student.layer3.kd_penultimate, term))
+        results.append((values.item(), learner.student.conv1.weight.grad, learner.student.layer3.kd_penultimate, term))
     (loss, gradient, layer, term), (other_loss, other_gradient, other_layer, other_term) = results
     assert other_loss == pytest.approx(loss, rel=1e-5)
     assert torch.allclose(gradient, other_gradient, atol=1e-5)
@@ -570,9 +602,9 @@ def test_numbering_the_templates_anew_changes_nothing():
 def targets(**options):
     _, term = taught(**options)
     batch = Batch(None, torch.arange(6) % 4, torch.arange(6), None)
-    seen = torch.randn(96, 64, generator=seeded(4)).abs()
+    seen = torch.randn(6, 64, 4, 4, generator=seeded(4)).abs()
     torch.manual_seed(0)
-    return {name: term._target(name, seen, batch) for name in term.targets}, term
+    return {name: term._targets(name, seen, batch)(0, 6, True)[0].flatten(0, 1) for name in term.targets}, term
 
 
 def test_noisy_labels_of_the_teacher():

@@ -25,23 +25,25 @@ def check_choices(**given: str) -> None:
 
 
 def shuffled(patches: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Patches [N, D] and their labels [N], a share of them those of another place of the batch.
+    """Patches [B, P, D] and their labels [B, P], a share of them those of another place of the batch.
 
     Each place is drawn on its own, by torch's generator of the device.
     """
-    other = torch.randint(len(patches), (len(patches),), device=patches.device)
-    drawn = torch.rand(len(patches), device=patches.device) < share
-    other = torch.where(drawn, other, torch.arange(len(patches), device=patches.device))
-    return patches[other], labels[other]
+    count = labels.numel()
+    other = torch.randint(count, (count,), device=patches.device)
+    drawn = torch.rand(count, device=patches.device) < share
+    other = torch.where(drawn, other, torch.arange(count, device=patches.device))
+    return patches.flatten(0, 1)[other].view_as(patches), labels.flatten()[other].view_as(labels)
 
 
-def smoothed(target: Tensor, share: float) -> Tensor:
-    """(1 - share) p_T + share / K of targets [N, K].
+def smoothed(target: Tensor, share: float, dim: int = 1) -> tuple[Tensor, Tensor]:
+    """(1 - share) p_T + share / K of targets, templates along `dim`, and its sum over them of p log p.
 
-    >>> smoothed(torch.tensor([[1.0, 0.0]]), 0.5)
+    >>> smoothed(torch.tensor([[1.0, 0.0]]), 0.5)[0]
     tensor([[0.7500, 0.2500]])
     """
-    return (1 - share) * target + share / target.shape[1]
+    target = (1 - share) * target + share / target.shape[dim]
+    return target, torch.xlogy(target, target).sum(dim)
 
 
 def scores_kept(scores: Tensor, subclasses: int, which: str) -> Tensor:

@@ -13,6 +13,8 @@ from kdscope.errors import KDScopeError
 from kdscope.methods.letkd.subclass import own_subclass
 from kdscope.methods.shapes import exact
 
+NEVER = -1e30  # a logit whose probability is 0; minus infinity times 0 is not
+
 
 def letkd_loss(scores: Tensor, target: Tensor) -> Tensor:
     """mean over places of KL(p_T || softmax(a)), in nats; 0 where they agree, ln K of a one-hot target and a = 0.
@@ -37,14 +39,18 @@ def soft_assignment(patches: Tensor, centroids: Tensor, sharpness: float = 1.0) 
     tensor([[0.7311, 0.2689, 0.0000]])
     """
     patches = exact(patches)
-    centroids = centroids.to(patches)
+    weight, bias, middle = (each.to(patches) for each in _affine(exact(centroids), sharpness))
+    return torch.addmm(bias, patches - middle, weight.T).softmax(1)
+
+
+def _affine(centroids: Tensor, sharpness: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Weight [K, D], bias [K] and origin [D] of -T ||z - c||^2 + T ||z||^2; the square of z is the same for all k."""
     none = centroids.isnan().any(1)
     centroids = centroids.masked_fill(none[:, None], 0.0)
     middle = centroids.sum(0) / (~none).sum()  # far from zero, the differences of squares would be rounded away
-    centroids = centroids - middle
-    # The square of z is the same for all k.
-    bias = (-sharpness * centroids.square().sum(1)).masked_fill(none, float("-inf"))
-    return torch.addmm(bias, patches - middle, centroids.T, alpha=2 * sharpness).softmax(1)
+    centroids = (centroids - middle).masked_fill(none[:, None], 0.0)
+    bias = (-sharpness * centroids.square().sum(1)).masked_fill(none, NEVER)
+    return 2 * sharpness * centroids, bias, middle
 
 
 def patches(feature_map: Tensor) -> Tensor:
@@ -82,11 +88,20 @@ class Codebook(nn.Module):
 
     def __init__(self, centroids: Tensor, sharpness: float):
         super().__init__()
-        self.register_buffer("centroids", centroids, persistent=False)
-        self.sharpness = sharpness
+        weight, bias, middle = _affine(centroids, sharpness)
+        for name, value in (("centroids", centroids), ("weight", weight), ("bias", bias), ("middle", middle)):
+            self.register_buffer(name, value, persistent=False)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        return soft_assignment(patches, self.centroids, self.sharpness)
+    def forward(self, patches: Tensor, labels: Tensor, last: bool = True) -> tuple[Tensor, Tensor]:
+        """p_T of patches [B, P, D] and sum_k p_T log p_T [B, P]; see `divergence.Targets`. Labels count for nothing."""
+        patches, weight = patches - self.middle, self.weight.expand(len(patches), -1, -1)
+        if last:
+            logits, dim = torch.baddbmm(self.bias, patches, weight.transpose(1, 2)), 2
+        else:
+            logits, dim = torch.baddbmm(self.bias[:, None], weight, patches.transpose(1, 2)), 1
+        target = logits.softmax(dim)
+        normaliser = logits.amax(dim) - target.amax(dim).log()
+        return target, logits.mul_(target).sum(dim) - normaliser
 
 
 class Subclasses(nn.Module):
@@ -103,11 +118,15 @@ class Subclasses(nn.Module):
         for name, value in (("mean", mean), ("directions", directions), ("centres", centres), ("scores", scores)):
             self.register_buffer(name, value.float(), persistent=False)
         self.register_buffer("there", there.bool(), persistent=False)
+        self.register_buffer("information", torch.xlogy(self.scores, self.scores).sum(1), persistent=False)
 
     def assigned(self, patches: Tensor, labels: Tensor) -> Tensor:
         """The sub-class of each patch [N], among those of its label [N]."""
         features = (patches - self.mean) @ self.directions
         return own_subclass(features, labels, self.centres, self.there)
 
-    def forward(self, patches: Tensor, labels: Tensor) -> Tensor:
-        return self.scores[self.assigned(patches, labels)]
+    def forward(self, patches: Tensor, labels: Tensor, last: bool = True) -> tuple[Tensor, Tensor]:
+        """p_T of patches [B, P, D] with the label of each [B, P], and sum_k p_T log p_T [B, P]."""
+        index = self.assigned(patches.flatten(0, 1), labels.flatten()).view(labels.shape)
+        target = self.scores[index]
+        return (target if last else target.transpose(1, 2)), self.information[index]

@@ -15,11 +15,12 @@ from kdscope.features.choose import choose
 from kdscope.features.features import Features
 from kdscope.methods.checks import positive, weight
 from kdscope.methods.letkd.controls import check_choices, scores_kept, shuffled, smoothed
+from kdscope.methods.letkd.divergence import Targets, divergence
 from kdscope.methods.letkd.insert import insert
 from kdscope.methods.letkd.layer import KDLayer
 from kdscope.methods.letkd.lda import most_components
 from kdscope.methods.letkd.prepare import COMPONENTS, TEMPLATES, make_codebook, make_subclasses, templates_for
-from kdscope.methods.letkd.targets import Codebook, Subclasses, letkd_loss, patches, pooled
+from kdscope.methods.letkd.targets import Codebook, Subclasses, pooled
 from kdscope.methods.shapes import exact
 from kdscope.methods.term import Layers, Term, TrainingData
 
@@ -254,22 +255,27 @@ class LetKD(Term):
         for name in filter(self._supervised, self.places):
             if name not in self.targets:
                 raise KDScopeError("term 'letkd' has nothing to teach before `prepare` and `use`")
-            scores = patches(pooled(exact(ours[name]), self.grids[name]))
-            seen = patches(pooled(exact(theirs[name]), self.grids[name]))
-            total = total + self.lambdas[name] * letkd_loss(scores, self._target(name, seen, batch))
+            scores = pooled(ours[name], self.grids[name])
+            total = total + self.lambdas[name] * divergence(scores, self._targets(name, theirs[name], batch))
         return total
 
-    @torch.no_grad()
-    def _target(self, name: str, seen: Tensor, batch: Batch) -> Tensor:
-        """p_T [N, K] of the teacher's patches [N, D], as the controls want it."""
+    def _targets(self, name: str, feature_map: Tensor, batch: Batch) -> Targets:
+        """p_T of the teacher's map [B, D, H, W], as the controls want it."""
+        seen = pooled(exact(feature_map), self.grids[name]).flatten(2).transpose(1, 2)
         labels = batch.label
         if self.labels == "permuted-assignment":
             labels = labels[torch.randperm(len(labels), device=labels.device)]
-        labels = labels.repeat_interleave(len(seen) // len(labels))
+        labels = labels[:, None].expand(seen.shape[:2])
         if self.noise == "shuffled":
             seen, labels = shuffled(seen, labels, self.noise_share)
-        target = self.targets[name](seen) if name == PENULTIMATE else self.targets[name](seen, labels)
-        return smoothed(target, self.noise_share) if self.noise == "smoothed" else target
+
+        def some(first: int, end: int, last: bool) -> tuple[Tensor, Tensor]:
+            target, information = self.targets[name](seen[first:end], labels[first:end], last)
+            if self.noise == "smoothed":
+                return smoothed(target, self.noise_share, 2 if last else 1)
+            return target, information
+
+        return some
 
 
 def _one(network: nn.Module, pattern: str, role: str) -> str:
