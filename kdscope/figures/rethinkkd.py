@@ -6,6 +6,7 @@ the line over all. What no rows are there for (`kdscope.figures.rethinkkd_rows`)
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -80,14 +81,17 @@ def scatter(table: pd.DataFrame, relations: Sequence[Relation], place: str) -> F
     for (definition, relation, dataset), both in cells.items():
         axes = grid[rows.index(definition)][columns.index((relation, dataset))]
         _panel(axes, both, colour)
-        axes.set_xlabel(MEASURES[relation.x])
+        axes.locator_params(axis="x", nbins=3 if narrow else 5)
+        axes.set_xlabel(fill(MEASURES[relation.x], 24) if narrow else MEASURES[relation.x])
         axes.set_title(
             f"{DATASETS[dataset]}\n{_told(correlation(both), narrow)}".replace("-0.", "−0."), loc="left", fontsize=6
         )
     for line, definition in zip(grid, rows, strict=True):
         line[0].set_ylabel(MEASURES[columns[0][0].y] + (f"\n({definition})" if len(rows) > 1 else ""))
-        for axes in line:
-            axes.set_axis_on() if axes.lines else axes.set_axis_off()
+        for axes in (axes for axes in line if not axes.lines):
+            axes.set_axis_off()
+            text = "no numbers were printed" if definition == "published" else "not measured"
+            axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", fontsize=6, color="0.4")
     floors = {float(floor) for both in cells.values() for floor in _floor(both)}
     legend_below(figure, _handles(colour, floors))
     figure.draw_without_rendering()
@@ -114,7 +118,7 @@ def _panel(axes: Axes, both: pd.DataFrame, colour: dict[str, tuple]) -> None:
     for floor in _floor(both):
         axes.axvline(floor, color="0.4", linestyle=":", linewidth=1.0, zorder=0)
     axes.margins(0.14)
-    axes.locator_params(nbins=5)
+    axes.locator_params(axis="y", nbins=5)
 
 
 def _line(axes: Axes, both: pd.DataFrame, **style) -> None:
