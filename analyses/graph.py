@@ -158,7 +158,7 @@ TITLES = {
     "identity-mass": ("itself %", 100, ".1f"),
     "row-entropy": ("entropy", 1, ".2f"),
     "head-correlation": ("heads", 1, ".2f"),
-    "graph-divergence": ("KL to teacher", 1, ".2f"),
+    "graph-divergence": ("KL", 1, ".2f"),
     "saturation": ("sat. %", 100, ".0f"),
 }
 
@@ -169,20 +169,21 @@ def _short(table: pd.DataFrame) -> pd.DataFrame:
     several = rows.groupby("group")["seeds"].transform("max") > 1
     rows = rows[~several | (rows["seed"] == "all")]
     short = short_names(rows["b"], 12)
-    lines = []
+    lines, known = [], list(TITLES.items())
     for (b, layer, network), own in rows.groupby(["b", "layer", "network"], sort=False):
         cells = {row.measure: row for row in own.itertuples()}
         line = {"student": short[b], "layers": layer, "graph of": network}
-        line |= {title: _cell(cells.get(m), factor, form) for m, (title, factor, form) in TITLES.items()}
+        line |= {title: _cell(cells.get(m), factor, form, m != "identity-mass") for m, (title, factor, form) in known}
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def _cell(row: Any, factor: float, form: str) -> str:
+def _cell(row: Any, factor: float, form: str, null: bool) -> str:
     """The value, and where there is one the null in brackets."""
     if row is None or math.isnan(row.value):
         return "-"
-    return f"{factor * row.value:{form}}" + (f" ({factor * row.floor:{form}})" if not math.isnan(row.floor) else "")
+    beside = f" ({factor * row.floor:{form}})" if null and not math.isnan(row.floor) else ""
+    return f"{factor * row.value:{form}}".replace("-0.00", "0.00") + beside
 
 
 def _notes(table: pd.DataFrame, alone: Sequence[Subject]) -> Iterator[str]:
@@ -190,7 +191,8 @@ def _notes(table: pd.DataFrame, alone: Sequence[Subject]) -> Iterator[str]:
     yield (
         "class and itself: of an image's attention, how much goes to its class and to itself; in brackets the null, "
         f"queries of other images. Entropy in nat, at most {math.log(first['batch']):.2f} for batches of "
-        f"{first['batch']:.0f}; heads: mean correlation of two of them; sat.: scores with |tanh| > {SATURATED}"
+        f"{first['batch']:.0f}; heads: mean correlation of two of them; KL: to the teacher's graph, nat; sat.: "
+        f"scores with |tanh| > {SATURATED}"
     )
     if first["batches"] < 2:
         yield "one batch alone: intervals are from drawing its images, whose rows share a softmax; take them as rough"

@@ -73,7 +73,8 @@ class MultiHeadGraph(Term):
         drop_head: while the heads learn, about half of them are dropped for each image (not where there is one).
         tanh: scores are bounded before the softmax when they are transferred; never while the heads learn.
         kl_direction, kl_reduction: see `graph_divergence`.
-        init_share: epochs in which the heads learn, as a share of the run's; 40 of 100 in the authors' code.
+        init_share: epochs in which the heads learn, as a share of the run's; 40 of 100 in the authors' code. With 0
+            they stay as drawn and batch norm does nothing; graph="untrained" is the better control.
         init_lr, init_weight_decay: of those epochs, the rate constant. The authors' code has 5e-4 times the sum of
             squares in its loss without the half, so 1e-3 here.
     """
@@ -134,9 +135,9 @@ class MultiHeadGraph(Term):
         return () if self.graph == "untrained" else (self.init,)
 
     def trained(self, phase: Phase | None) -> Iterable[nn.Parameter]:
-        return (
-            self.adapters.parameters() if phase is None else (*self.heads.parameters(), *self.estimators.parameters())
-        )
+        if phase is None:
+            return self.adapters.parameters()
+        return (*self.heads.parameters(), *self.estimators.parameters())
 
     def preparation(self) -> dict[str, Any] | None:
         return {"moments": "of the vectors", "sign_fix": self.sign_fix} if self.graph == "untrained" else None

@@ -234,7 +234,7 @@ def test_a_trained_graph_estimates_what_a_uniform_one_cannot():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        losses[uniform] = float(loss)
+        losses[uniform] = loss.item()
     assert losses[False] < losses[True] / 3
 
 
