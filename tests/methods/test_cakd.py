@@ -207,6 +207,8 @@ def test_own_masks_leak_the_image_and_the_others_do_not():
             loss.append(alignment_loss(student, teacher, mask, align_mask, center=False))
         told[align_mask] = float(torch.stack(right).mean()), float(torch.stack(loss).mean())
     assert told["own"] == (pytest.approx(0.99, abs=0.01), pytest.approx(1.63, abs=0.1))
+    best = similarities(student, teacher, mask, "own", center=True).argmax(1)
+    assert (best == torch.arange(128)).float().mean() < 0.1  # what is left of it where maps are centred first
     for align_mask in ("pair", "none"):
         assert told[align_mask] == (pytest.approx(1 / 128, abs=0.008), pytest.approx(math.log(128), abs=0.15))
 
