@@ -21,12 +21,21 @@ from kdscope.measures.result import COLUMNS
 # What two independent maps score by the code of the paper: smooth noise of 7 x 7 positions, cut at 0.4 of its range,
 # pooled over images.
 CHANCE_IOU = 0.563
+LEGEND = "Sw, Ss: r among students of one augmentation; centred: r less each group's mean, p_c its p-value"
 FEW = (
     "a dataset has 8 trials of one seed each: within groups nothing below |r| = 0.75 differs from chance (p < 0.05), "
     "so what is not shown is not refuted either"
 )
 SPLITS = {"accuracy-gap": "train-test", "agreement": "train", "attention-iou": "train", "ece": "train"}  # else test
-SHOWN = ["panel", "x", "y", "dataset", "n", "r", "rho", "p", "within_Sw", "within_Ss", "centred", "centred_p"]
+SHOWN = {
+    "r": "r",
+    "rho": "rho",
+    "p": "p",
+    "within_Sw": "Sw",
+    "within_Ss": "Ss",
+    "centred": "centred",
+    "centred_p": "p_c",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +48,11 @@ class Published:
     files: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
-        shown = self.correlations[SHOWN].to_string(index=False, float_format="{:.3f}".format, na_rep="-")
-        return "\n".join([shown, *(f"- {note}" for note in self.notes)])
+        rows = self.correlations
+        shown = rows[["panel"]].assign(pair=rows["x"] + " ~ " + rows["y"], dataset=rows["dataset"])
+        shown = shown.join(rows[[*SHOWN]].rename(columns=SHOWN))
+        text = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="-")
+        return "\n".join([text, LEGEND, *(f"- {note}" for note in self.notes)])
 
 
 def names() -> list[str]:

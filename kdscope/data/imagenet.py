@@ -42,7 +42,7 @@ def imagenet_lt(request: Request) -> Dataset:
 
     The lists lie in PATH or PATH/ImageNet_LT; their lines are FILE, space, LABEL, with FILE below PATH. Where there is
     an ImageNet_LT_val.txt (20 images of each class, cut from what is left of ImageNet's train), it is the validation
-    split.
+    split, unless a part of train is held out for that.
     """
     root = data_folder(request, "train/, val/ and the lists ImageNet_LT_train.txt and ImageNet_LT_test.txt")
     _not_deeper(root, "imagenet-lt")

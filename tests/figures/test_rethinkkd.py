@@ -250,6 +250,16 @@ def test_claims_are_judged_within_groups(table, drawn):
     assert line.endswith("the claim is reversed")
 
 
+def test_the_printed_table_fits_a_terminal_and_is_the_csv(drawn):
+    lines = drawn[1].splitlines()
+    end = next(k for k, line in enumerate(lines) if line.startswith("- "))
+    assert max(map(len, lines[:end])) <= 100
+    found = pd.read_csv(drawn[0] / "rethinkkd-correlations.csv")
+    assert [line.split()[0] for line in lines[1 : end - 1]] == found["panel"].tolist()
+    centred = [float(line.split()[-2]) for line in lines[1 : end - 1]]
+    assert centred == pytest.approx(found["centred"].tolist(), abs=5.1e-4)
+
+
 def test_what_was_published_as_images_is_said(drawn):
     for panel in ("F4", "B.5", "E.7", "F.8", "H.9"):
         assert f"{panel}:" in drawn[1].splitlines()[-2]
