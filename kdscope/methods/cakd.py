@@ -113,8 +113,7 @@ class CausalAttention(Term):
             count_views(self.augment)
 
     def look(self, student: nn.Module, teacher: nn.Module) -> None:
-        # A copy that shares all modules: it is never compiled as a whole. In a tuple, it is no part of the term.
-        self._teacher = (copy.copy(teacher),)
+        self._teacher = (teacher,)  # in a tuple, it is no part of the term
 
     def build(self, student: Features, teacher: Features) -> None:
         if len(student.maps) != 1:
@@ -183,7 +182,8 @@ class CausalAttention(Term):
         """The signed maps of a batch [B, h, w], as they are kept (float16), and their completeness errors [B]."""
         ((layer, activation),) = teacher.maps.items()
         if self._cut is None:  # images may come in bf16; masks are made in float32
-            self._cut = Cut(self._teacher[0], layer, batch.image.float())
+            # A copy that shares all modules, and is not compiled as a whole, as the teacher may be by now.
+            self._cut = Cut(copy.copy(self._teacher[0]), layer, batch.image.float())
         if not self._cut.closed:  # what reaches the head past the layer must be there
             activation = self._cut.below(batch.image.float())
         classes = batch.label if self.about == "label" else teacher.logits.argmax(1)

@@ -314,6 +314,35 @@ def test_the_head_of_a_network_that_cannot_be_traced_gives_the_same_masks():
     torch.testing.assert_close(again.flip(0), found, atol=1e-3, rtol=0)
 
 
+def never(graph, inputs):
+    raise AssertionError("the compiled teacher was asked for masks")
+
+
+class Dropping(nn.Module):
+    """Drops out in its own forward function, where only its own mode counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer2, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, images):
+        feature = self.layer2(images).relu().mean((2, 3))
+        return self.fc(nn.functional.dropout(feature, 0.9, training=self.training))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_mode_and_the_compilation_that_come_after_a_term_is_made(compiled):
+    teacher, images = Dropping(), torch.randn(3, 3, 8, 8)
+    term, _, theirs = term_on(teacher, Dropping().eval(), images)
+    teacher.eval().requires_grad_(False)
+    if compiled:
+        teacher.compile(backend=never)
+    found = term.masks(theirs, batch_of(images), (6, 6))
+    weight = teacher.fc.weight[torch.arange(3)]  # between zero and the map the ReLU bends nowhere
+    expected = (theirs["layer2"].clamp(min=0) * weight[:, :, None, None]).sum(1).clamp(min=0)
+    torch.testing.assert_close(found, expected / expected.amax((1, 2), keepdim=True), atol=2e-3, rtol=0)
+
+
 def test_a_single_place_or_several_layers_are_refused():
     networks = shaken("resnet14"), shaken("resnet8")
     logits, flat = torch.zeros(2, 4), torch.zeros(2, 8, 1, 1)
