@@ -103,13 +103,13 @@ def comparison(
     Raises:
         KDScopeError: fewer than two ways of training, a reference that is not there, caches of different images.
     """
-    members, notes = _compared(subjects)
+    members, notes = compared(subjects)
     rows: list[dict[str, Any]] = []
     for split in texts(splits):
-        arms = _arms(members, split, view, confidence)
+        arms = arms_of(members, split, view, confidence)
         kd = next((arm for arm in arms if arm.first.method == "kd"), None)
         shared = {"analysis": "comparison", "layer": "", "split": split, "view": view, "confidence": confidence}
-        references = _references(arms, against)
+        references = references_of(arms, against)
         floor = next((arm for arm in references if arm.first.method == "none"), None)
         for arm in arms:
             rows += [shared | row for row in _of_arm(arm, kd, floor, confidence)]
@@ -129,7 +129,7 @@ def comparison(
     return Report(table, short(table), (verdict(table), *caveats(table, members), *dict.fromkeys(notes)))
 
 
-def _compared(subjects: Sequence[Subject]) -> tuple[dict[str, list[Subject]], list[str]]:
+def compared(subjects: Sequence[Subject]) -> tuple[dict[str, list[Subject]], list[str]]:
     """The runs of each way of training by its name, and who was left out."""
     serving = {identify(teacher) for subject in subjects for teacher in subject.teachers}
     left = [subject for subject in subjects if identify(subject) not in serving]
@@ -153,7 +153,7 @@ def _compared(subjects: Sequence[Subject]) -> tuple[dict[str, list[Subject]], li
     return named, notes
 
 
-def _arms(members: dict[str, list[Subject]], split: str, view: str, confidence: float) -> list[Arm]:
+def arms_of(members: dict[str, list[Subject]], split: str, view: str, confidence: float) -> list[Arm]:
     """Each way of training with what its runs are right about, on the same images."""
     arms, first = [], None
     for name, subjects in members.items():
@@ -169,7 +169,7 @@ def _arms(members: dict[str, list[Subject]], split: str, view: str, confidence: 
     return arms
 
 
-def _references(arms: Sequence[Arm], against: Sequence[str] | str | None) -> list[Arm]:
+def references_of(arms: Sequence[Arm], against: Sequence[str] | str | None) -> list[Arm]:
     """The arms that others are compared with, in the order in which they were asked for."""
     found = []
     for name in AGAINST if against is None else texts(against):
