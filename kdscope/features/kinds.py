@@ -16,6 +16,7 @@ KINDS = {
     "transfer": ("kdscope.features.transfer", "extract_transfer"),
     "maps": ("kdscope.features.maps", "extract_maps"),
     "graph": ("kdscope.features.graph", "extract_graph"),
+    "templates": ("kdscope.features.templates", "extract_templates"),
 }
 
 

@@ -88,14 +88,14 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 def means(points: Tensor, index: Tensor, count: int) -> Tensor:
     """The mean of the points of each cluster [K, D], summed in float64; 0 of one that has none."""
     sums = torch.zeros(count, points.shape[1], dtype=torch.float64, device=points.device)
-    for chunk, at in zip(_chunks(points, 64), _chunks(index, 64), strict=True):
+    for chunk, at in zip(_chunks(points, 1024), _chunks(index, 1024), strict=True):
         sums.index_add_(0, at, chunk.double())
     sizes = torch.bincount(index, minlength=count).clamp_min(1)
     return (sums / sizes[:, None]).to(points.dtype)
 
 
 def _inertia(points: Tensor, index: Tensor, centres: Tensor) -> float:
-    pairs = zip(_chunks(points, 64), _chunks(index, 64), strict=True)
+    pairs = zip(_chunks(points, 1024), _chunks(index, 1024), strict=True)
     return float(sum((chunk - centres[at]).double().square().sum() for chunk, at in pairs))
 
 

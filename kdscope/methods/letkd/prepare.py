@@ -36,7 +36,15 @@ def make_codebook(images: Any, show: Show, grid: tuple[int, int], count: int, co
             deviation of each channel.
         how: of `kmeans`.
     """
-    points = torch.cat([part for part, _ in _patches(images, show, grid, "patches of the final map")])
+    points, filled = None, 0
+    for part, _ in _patches(images, show, grid, "patches of the final map"):
+        if points is None:  # filled piece by piece: pieces and the whole at once would take twice the memory
+            most = _share(images, part.shape[1], grid) * len(images) * grid[0] * grid[1]
+            points = part.new_empty(int(most + 6 * most**0.5) + 1, part.shape[1])
+        part = part[: len(points) - filled]
+        points[filled : filled + len(part)] = part
+        filled += len(part)
+    points = points[:filled]
     if codebook == "patches":
         return points[torch.randperm(len(points))[:count].to(points.device)]
     if codebook == "gaussian":
@@ -78,8 +86,13 @@ def _patches(images: Any, show: Show, grid: tuple[int, int], title: str) -> Iter
         feature_map = pooled(show(batch.image).float(), grid)
         rows = patches(feature_map)
         index = batch.index.to(rows.device).repeat_interleave(grid[0] * grid[1])
-        share = PATCH_BYTES / (4 * len(images) * rows[0].numel() * grid[0] * grid[1])
+        share = _share(images, rows.shape[1], grid)
         if share < 1:
             chosen = (torch.rand(len(rows)) < share).to(rows.device)
             rows, index = rows[chosen], index[chosen]
         yield rows, index
+
+
+def _share(images: Any, channels: int, grid: tuple[int, int]) -> float:
+    """Of the patches, how many are held."""
+    return min(1.0, PATCH_BYTES / (4 * len(images) * channels * grid[0] * grid[1]))
