@@ -5,7 +5,7 @@ training, in whatever study, finds the run that is already there.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ IDLE = {
     "data": {"root", "download", "workers", "memory_budget"},
     **dict.fromkeys(("device", "tensorboard", "checkpoint_every", "teachers"), True),
 }
-LINKS = ("teachers", "start")  # axes and settings that name other runs
+LINKS = ("teachers", "start")  # axes that name other runs
+OWN = (*LINKS, "seed_offset")  # what a group of settings on an axis may hold beside settings
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,11 @@ def key_of(config: Config, teachers: list[Any], start: str | None) -> str:
         config: complete. teachers: for each a key (or its origin) and its weight. start: key of the run whose weights
             it begins with, or None.
     """
-    settings = config.model_dump(mode="json", exclude=IDLE)
+    # Without what is as it is by default: a setting that a later version adds changes no key.
+    settings = config.model_dump(mode="json", exclude=IDLE, exclude_defaults=True)
     if start is not None:
-        settings["model"]["checkpoint"] = start
+        settings.setdefault("model", {})["checkpoint"] = start
+    settings = {name: value for name, value in settings.items() if value != {}}
     return digest(settings | {"teachers": teachers})[:12]
 
 
@@ -184,31 +187,32 @@ def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[_Draft]
     seeds = own.seeds or (scale.seeds if arm.seeds is None or scale.seeds is None else arm.seeds[: len(scale.seeds)])
     seeds = seeds or arm.seeds or study.seeds
     for point, further in points(grid, arm.include, arm.exclude):
-        settings, links = base, {"teachers": arm.teachers, "start": arm.start}
+        settings, links = base, {name: getattr(arm, name) for name in OWN}
         for axis, (_, value) in point.items():
             group = {axis: value} if _is_setting(axis) else value
             if not isinstance(group, Mapping):
-                raise unknown("setting", axis, [*Config.model_fields, *LINKS], "the grid")
-            settings = merge(settings, api.nested({k: v for k, v in group.items() if k not in LINKS}))
-            links |= {k: v for k, v in group.items() if k in LINKS}
-        settings = merge(settings, api.nested({k: v for k, v in further.items() if k not in LINKS}))
-        links |= {k: v for k, v in further.items() if k in LINKS}
+                raise unknown("setting", axis, [*Config.model_fields, *OWN], "the grid")
+            settings = merge(settings, api.nested(_without_links(group, OWN)))
+            links |= {k: v for k, v in group.items() if k in OWN}
+        settings = merge(settings, api.nested(_without_links(further, OWN)))
+        links |= {k: v for k, v in further.items() if k in OWN}
         group_name = "-".join([name, *filter(None, (part(axis, label) for axis, (label, _) in point.items()))])
         for seed in seeds:
-            complete = merge(settings, {"seed": seed + arm.seed_offset})
+            complete = merge(settings, {"seed": seed + links["seed_offset"]})
             yield _Draft(f"{group_name}-seed{seed}", group_name, name, point, seed, complete, links)
 
 
-def _without_links(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    for key in ("teachers", "start", "seed"):
-        if key in settings:
+def _without_links(settings: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings, without what an axis may give beside them."""
+    for key in (*OWN, "seed"):
+        if key in settings and key not in allowed:
             where = "seeds" if key == "seed" else key
             raise KDScopeError(f"{key!r} is no setting of a study's runs; write `{where}:` beside `settings:`")
-    return settings
+    return {key: value for key, value in settings.items() if key not in OWN}
 
 
 def _is_setting(axis: str) -> bool:
-    return axis in LINKS or axis in api.SHORT or axis.split(".")[0] in Config.model_fields
+    return axis in OWN or axis in api.SHORT or axis.split(".")[0] in Config.model_fields
 
 
 def _cell(draft: _Draft, drafts: Mapping[str, list[_Draft]], made: Mapping[str, Cell]) -> Cell:

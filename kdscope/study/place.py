@@ -89,8 +89,9 @@ class Place:
         idle = {f"{group}.{key}" for group, keys in IDLE.items() for key in ([] if keys is True else keys)}
         what = next((key for key in changed if key not in {*IDLE, *idle} - {"teachers"}), "settings")
         raise KDScopeError(
-            f"{path / 'config.yaml'} was changed after the run was made: {what} is {theirs.get(what)!r}, and by the "
-            f"run's key {ours.get(what)!r}; put it back, or move the folder away to train anew"
+            f"{path / 'config.yaml'} was changed after the run was made (or the defaults of kdscope were): {what} is "
+            f"{theirs.get(what)!r}, and by the run's key {ours.get(what)!r}; put it back, or move the folder away to "
+            "train anew"
         )
 
     def state(self, cell: Cell, cells: Mapping[str, Cell]) -> State:

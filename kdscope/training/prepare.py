@@ -73,8 +73,22 @@ def build_network(network: NetworkSettings, dataset: Dataset, begun: bool = Fals
         **network.options,
     )
     if network.checkpoint is not None and not begun:
+        drawn = {name: value.clone() for name, value in built.state_dict().items()}
         models.load_weights(built, network.checkpoint)
+        _blend(built, drawn, network.checkpoint_share)
     return built
+
+
+@torch.no_grad()
+def _blend(network: nn.Module, drawn: dict[str, torch.Tensor], share: float) -> None:
+    """Start between two points: `share` of the network's own weights, the rest of those `drawn`.
+
+    Stanton et al., NeurIPS 2021, figure 6: theta = lambda theta_teacher + (1 - lambda) theta_random. Statistics of
+    batch norm are blended likewise; the first epoch renews them.
+    """
+    for name, value in network.state_dict().items():
+        if share < 1 and value.is_floating_point():
+            value.lerp_(drawn[name], 1 - share)
 
 
 def _rule(config: Config) -> str:
