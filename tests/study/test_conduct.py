@@ -9,10 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from kdscope.cli.main import cli, main
+from kdscope.demo import demo
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
 from kdscope.study import cells, load_study, names
@@ -238,13 +240,17 @@ def test_verbs_are_listed():
 
 @pytest.mark.slow
 def test_quickstart_at_its_smallest(tmp_path):
+    shown = {row["training"]: row for row in demo(tmp_path, "smoke").rows}  # the demo is this study
     done = conduct(load_study("quickstart"), tmp_path, "smoke", jobs=1)
     assert not done.failed
-    assert {answer.label for answer in done.answers} == {"fidelity"}
-    table = done.answers[0].report.table
+    assert [(answer.label, answer.report) for answer in done.answers] == [("fidelity", None)]  # it was asked already
+    table = pd.read_csv(done.answers[0].folder / "fidelity.csv")
     agreement = table[(table.measure == "agreement") & (table.pair == "teacher-student") & (table.split == "test")]
     assert set(agreement.b) == {"kd-seed0", "at-seed0", "ensemble-seed0"}
     assert (agreement.ci_low <= agreement.value).all()
+    kd = agreement[agreement.b == "kd-seed0"].iloc[0]
+    assert shown["kd"]["agreement %"] == f"{100 * kd.value:.1f} [{100 * kd.ci_low:.1f}, {100 * kd.ci_high:.1f}]"
+    assert shown["alone"]["accuracy %"] == f"{100 * done.states['alone-seed0'].accuracy:.1f}"
 
 
 @pytest.mark.slow
