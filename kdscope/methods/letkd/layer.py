@@ -10,6 +10,7 @@ at training and at inference. Batch norm and ReLU stand for an assignment that m
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,14 +46,34 @@ class CosConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Scale and lengths are put where the tensor is small: K is up to 64 times the width of the map.
         weight = (self.scale * normalize(self.weight, dim=self.axis))[:, :, None, None]
-        kind = torch.float32 if x.dtype.itemsize < 4 else x.dtype
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=kind).clamp_min(LEAST)
+        length = _Length.apply(x) if torch.is_grad_enabled() and x.requires_grad else _length(x)
         if self.weight.shape[1] < self.weight.shape[0]:
             return conv2d((x / length).to(x.dtype), weight.to(x.dtype))
         return conv2d(x, weight.to(x.dtype)) / length
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]}, {self.weight.shape[0]}"
+
+
+def _length(x: Tensor) -> Tensor:
+    """The length of each place of x [B, C, H, W] over channels, float32 at least: [B, 1, H, W], above 0."""
+    kind = torch.float32 if x.dtype.itemsize < 4 else x.dtype
+    return torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=kind).clamp_min(LEAST)
+
+
+class _Length(torch.autograd.Function):
+    """The same, with one tensor of the size of x in its gradient where autograd makes two."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = _length(x)
+        ctx.save_for_backward(x, length)
+        return length
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        x, length = ctx.saved_tensors
+        return x * (gradient / length).to(x.dtype)
 
 
 class KDLayer(nn.Module):
