@@ -173,7 +173,8 @@ def references_of(arms: Sequence[Arm], against: Sequence[str] | str | None) -> l
     """The arms that others are compared with, in the order in which they were asked for."""
     found = []
     for name in AGAINST if against is None else texts(against):
-        fitting = [arm for arm in arms if arm.name == name] or [arm for arm in arms if arm.first.method == name]
+        fitting = [arm for arm in arms if name in (arm.name, names_of(arm.runs.values())[arm.first.group])]
+        fitting = fitting or [arm for arm in arms if arm.first.method == name]
         if len(fitting) > 1:
             named = ", ".join(arm.name for arm in fitting)
             raise KDScopeError(f"several ways of training are by {name!r}: {named}; name one (option against)")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdscope.errors import unknown
 from kdscope.files import digest, read_json, write_json, write_text
 from kdscope.run import Run
 from kdscope.study.cells import Cell
@@ -64,6 +65,17 @@ def ask(
     return answers
 
 
+def check(study: Study) -> None:
+    """Raise for an analysis that is none, or an option that it does not have, before hours are spent on runs."""
+    from kdscope.analyses import ANALYSES
+
+    for question in study.analyses:
+        known = ANALYSES[question.name].options
+        for option in question.options:
+            if option not in known:
+                raise unknown("option", option, known, f"study {study.name!r}, analysis {question.name!r}")
+
+
 def _answer(
     question: Question,
     label: str,
@@ -88,13 +100,9 @@ def _answer(
         subjects = _subjects(there, known, place)
         given = dict(options)
         for option in ANALYSES[question.name].sources:
-            patterns = [given[option]] if isinstance(given.get(option), str) else given.get(option, [])
-            named = [
-                c for c in wanted if any(matches(c, str(p)) for p in patterns) and c.name in {t.name for t in there}
-            ]
-            named += [c for c in wanted if any(matches(c, str(p)) for p in patterns) and c not in named]
-            if named:
-                given[option] = _subjects(named, known, place)
+            if option in given:
+                patterns = [given[option]] if isinstance(given[option], str) else given[option]
+                given[option] = _subjects(_named(patterns, option, wanted), known, place)
         report = run_analysis(question.name, subjects, folder, device=there[0].config.device, **given)
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
@@ -105,6 +113,22 @@ def _answer(
     write_text(folder / "summary.txt", f"{report}\n")
     write_json(mark, asked | {"digest": digest(asked)})
     return Answer(label, folder, report)
+
+
+def _named(patterns: Sequence[str], option: str, wanted: Sequence[Cell]) -> list[Cell]:
+    """The cells that an option names."""
+    found = [cell for cell in wanted if any(matches(cell, str(pattern)) for pattern in patterns)]
+    if not found:
+        raise unknown("run", ", ".join(map(str, patterns)), [cell.group for cell in wanted], f"option {option}")
+    return found
+
+
+def _named(patterns: Sequence[str], option: str, wanted: Sequence[Cell]) -> list[Cell]:
+    """The cells that an option names."""
+    found = [cell for cell in wanted if any(matches(cell, str(pattern)) for pattern in patterns)]
+    if not found:
+        raise unknown("run", ", ".join(map(str, patterns)), [cell.group for cell in wanted], f"option {option}")
+    return found
 
 
 def _subjects(chosen: Sequence[Cell], known: Mapping[str, Cell], place: Place) -> "list[Subject]":

@@ -77,11 +77,12 @@ def conduct(
         KDScopeError: a study that is not valid, a selection of nothing, or too many runs. Nothing is written then.
         KeyboardInterrupt: asked to stop; the same call goes on.
     """
-    from kdscope.study.ask import ask, write_tables
+    from kdscope.study.ask import ask, check, write_tables
 
     everything = cells(study, scale)
     known = {cell.name: cell for cell in everything}
     wanted = select(everything, only)
+    check(study)
     place = place_of(study, root, scale)
     states = {cell.name: place.state(cell, known) for cell in wanted}
     missing = {cell.key for cell in wanted if states[cell.name].state != "done"}

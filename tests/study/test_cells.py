@@ -1,5 +1,6 @@
 """From a study file to its runs: the grid, who learns from whom, keys, and what is refused."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from kdscope.errors import KDScopeError
 from kdscope.study import cells, load_study, names
+from kdscope.study.conduct import matches
 from kdscope.study.grid import as_axis, points
 
 BASE = {
@@ -232,6 +234,11 @@ def test_every_study_that_is_shipped_can_be_planned_at_every_scale(name):
             assert set(question.options) <= set(ANALYSES[question.name].options)
     smoke = cells(shipped, "smoke")
     assert {cell.config.data.name.split(":")[0] for cell in smoke} <= {"digits", "shapes", "long-tail"}
-    groups = {cell.group for cell in cells(shipped, "paper")}
+    whole = cells(shipped, "paper")
+    for question in shipped.analyses:
+        named = [question.options.get(option, []) for option in ANALYSES[question.name].sources]
+        for pattern in [*question.runs, *itertools.chain(*named)]:
+            assert any(matches(cell, pattern) for cell in whole), pattern
+    groups = {cell.group for cell in whole}
     for source, numbers in shipped.published.items():
         assert set(numbers) <= groups, source

@@ -156,6 +156,19 @@ def test_a_run_that_was_edited_by_hand_is_noticed_and_left(study, tmp_path):
     assert done.states["b-seed0"].state == "done"
 
 
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"name": "fidelty"}, "unknown analysis 'fidelty'; nearest: fidelity"),
+        ({"name": "fidelity", "options": {"split": "test"}}, r"unknown option 'split' in study .*; nearest: splits"),
+    ],
+)
+def test_a_question_that_is_none_is_said_before_anything_is_trained(study, tmp_path, question, message):
+    with pytest.raises(KDScopeError, match=message):
+        conduct(study(runs={"a": {}}, analyses=[question]), tmp_path / "root", jobs=1)
+    assert not (tmp_path / "root").exists()
+
+
 def test_only_some_and_what_they_learn_from(study, tmp_path):
     runs = PAIR | {"other": {}, "at": {"settings": {"method": "at"}, "teachers": "t", "seeds": 2}}
     made = study(runs=runs | {"t": PAIR["t"] | {"seeds": 1}})
