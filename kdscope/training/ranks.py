@@ -11,6 +11,7 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 from torch.nn.parallel import DistributedDataParallel
 
 from kdscope.errors import KDScopeError
+from kdscope.training.allocator import keep_freed_memory
 
 # Newer releases of torch have another name for whether buffers are shared before every forward pass.
 _SYNC = "forward_sync_buffers"
@@ -36,6 +37,8 @@ def make_fabric(device: str = "auto", devices: int = 1, precision: str = "auto")
     devices, nodes = _started_by(devices)
     if cuda and devices > torch.cuda.device_count():
         raise KDScopeError(f"--devices {devices}: {torch.cuda.device_count()} CUDA devices are available here")
+    if not cuda:
+        keep_freed_memory()
     if precision == "auto":
         precision = "bf16" if cuda and torch.cuda.is_bf16_supported() else "32"
     if precision == "16" and not cuda:
