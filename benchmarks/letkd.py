@@ -23,6 +23,7 @@ from kdscope.methods import Objective, resolve
 from kdscope.methods.letkd.kmeans import lloyd
 from kdscope.methods.objective import changed
 from kdscope.methods.term import TrainingData
+from kdscope.training.allocator import keep_freed_memory
 from kdscope.training.learner import Learner
 from kdscope.training.preparation import TrainingImages, teaching
 
@@ -167,6 +168,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["table", "ratio", "clustering"], help="One of the parts.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    if options.device == "cpu":
+        keep_freed_memory()  # as every training does
     if options.memory_of:
         steps(learner_of(options.memory_of, options), options, 3)
         print(peak(options.device))
