@@ -4,7 +4,6 @@ The key is a hash of the complete config in which each teacher is replaced by it
 training, in whatever study, finds the run that is already there.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,25 +15,15 @@ from kdscope.data.catalogue import DATASETS
 from kdscope.errors import KDScopeError, unknown
 from kdscope.files import digest
 from kdscope.methods.method import known_terms
-from kdscope.study.grid import Point, chosen, named, part, points, spell
+from kdscope.study.grid import chosen, part, points
 from kdscope.study.schema import Arm, Fewer, Scale, Study
+from kdscope.study.teaching import OWN, Draft, Taught, listed, ordered, teachers_of
 
 # What changes nothing of what is learned; the same run serves with any of it.
 IDLE = {
     "data": {"root", "download", "workers", "memory_budget"},
     **dict.fromkeys(("device", "tensorboard", "checkpoint_every", "teachers"), True),
 }
-LINKS = ("teachers", "start")  # axes that name other runs
-OWN = (*LINKS, "seed_offset")  # what a group of settings on an axis may hold beside settings
-
-
-@dataclass(frozen=True)
-class Taught:
-    """A teacher of a cell: another cell by its name, or weights from elsewhere (`NAME@CHECKPOINT`, torchvision:...)."""
-
-    cell: str = ""
-    elsewhere: str = ""
-    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,19 +53,6 @@ class Cell:
         return tuple(t.cell for t in self.teachers if t.cell) + ((self.start,) if self.start else ())
 
 
-@dataclass(frozen=True)
-class _Draft:
-    """A cell before its references are looked up."""
-
-    name: str
-    group: str
-    arm: str
-    point: Point
-    seed: int
-    settings: dict[str, Any]
-    links: dict[str, Any]
-
-
 def cells(study: Study, scale: str | None = None) -> list[Cell]:
     """The runs of a study at one of its scales, teachers before students.
 
@@ -92,8 +68,8 @@ def cells(study: Study, scale: str | None = None) -> list[Cell]:
     _check_scale(study, smaller)
     arms = {name: arm for name, arm in study.runs.items() if name not in smaller.without}
     made: dict[str, Cell] = {}
-    drafts: dict[str, list[_Draft]] = {}
-    for name in _ordered(arms):
+    drafts: dict[str, list[Draft]] = {}
+    for name in ordered(arms):
         try:
             drafts[name] = list(_drafts(study, name, arms[name], smaller))
             if not drafts[name]:
@@ -136,43 +112,7 @@ def _check_scale(study: Study, scale: Scale) -> None:
                 raise unknown(kind, name, there, f"a scale of study {study.name!r}")
 
 
-def _ordered(arms: Mapping[str, Arm]) -> list[str]:
-    """Names of the runs, those that teach before those that learn from them, else as they stand in the file."""
-    ordered: list[str] = []
-
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        if name in path:
-            circle = " -> ".join([*path[path.index(name) :], name])
-            raise KDScopeError(f"runs learn from each other in a circle: {circle}")
-        if name not in ordered:
-            for other in _linked(arms[name]):
-                if other in arms:
-                    visit(other, (*path, name))
-            ordered.append(name)
-
-    for name in arms:
-        visit(name, ())
-    return ordered
-
-
-def _linked(arm: Arm) -> Iterator[str]:
-    """Names that the teachers and starts of a run mention, in its grid, too."""
-    groups: list[Any] = [{"teachers": list(arm.teachers), "start": arm.start}, *arm.include]
-    for axis, values in arm.grid.items():
-        groups += [{axis: value} if axis in LINKS else value for value in values.values()]
-    for group in groups:
-        for link in LINKS:
-            for reference in _listed(group.get(link) if isinstance(group, Mapping) else None):
-                yield str(reference.get("run", "")) if isinstance(reference, Mapping) else reference
-
-
-def _listed(references: Any) -> list[Any]:
-    if references is None:
-        return []
-    return list(references) if isinstance(references, list | tuple) else [references]
-
-
-def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[_Draft]:
+def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[Draft]:
     own = scale.runs.get(name, Fewer())
     grid = dict(arm.grid)
     for axis, wanted in {**scale.grid, **own.grid}.items():
@@ -199,7 +139,7 @@ def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[_Draft]
         group_name = "-".join([name, *filter(None, (part(axis, label) for axis, (label, _) in point.items()))])
         for seed in seeds:
             complete = merge(settings, {"seed": seed + links["seed_offset"]})
-            yield _Draft(f"{group_name}-seed{seed}", group_name, name, point, seed, complete, links)
+            yield Draft(f"{group_name}-seed{seed}", group_name, name, point, seed, complete, links)
 
 
 def _without_links(settings: Mapping[str, Any], allowed: Sequence[str] = ()) -> dict[str, Any]:
@@ -215,9 +155,9 @@ def _is_setting(axis: str) -> bool:
     return axis in OWN or axis in api.SHORT or axis.split(".")[0] in Config.model_fields
 
 
-def _cell(draft: _Draft, drafts: Mapping[str, list[_Draft]], made: Mapping[str, Cell]) -> Cell:
-    taught = [t for r in _listed(draft.links["teachers"]) for t in _teachers(r, draft, drafts)]
-    starts = [t for r in _listed(draft.links["start"]) for t in _teachers(r, draft, drafts)]
+def _cell(draft: Draft, drafts: Mapping[str, list[Draft]], made: Mapping[str, Cell]) -> Cell:
+    taught = [t for r in listed(draft.links["teachers"]) for t in teachers_of(r, draft, drafts)]
+    starts = [t for r in listed(draft.links["start"]) for t in teachers_of(r, draft, drafts)]
     if len(starts) > 1 or any(not start.cell for start in starts):
         raise KDScopeError("`start` names one run, whose weights the network begins with")
     start = starts[0].cell if starts else None
@@ -257,49 +197,3 @@ def _complete(config: Config) -> Config:
         if "is not a run directory" in str(error):
             raise KDScopeError("name its assistants in its settings: the teacher is not trained yet") from None
         raise
-
-
-def _teachers(reference: Any, draft: _Draft, drafts: Mapping[str, list[_Draft]]) -> Iterator[Taught]:
-    """The teachers that a reference stands for: one for each combination of the values that it lists."""
-    if isinstance(reference, str):
-        reference = {"run": reference}
-    if not isinstance(reference, Mapping) or "run" not in reference:
-        raise KDScopeError(f"a teacher is a run's name, or {{run: NAME, AXIS: value}}, not {reference!r}")
-    run, weight = str(reference["run"]), reference.get("weight", 1.0)
-    rule = {key: value for key, value in reference.items() if key not in ("run", "weight")}
-    if run not in drafts:
-        if ":" not in run and "@" not in run:
-            raise unknown("run", run, [*drafts], "its teachers (or NAME@CHECKPOINT, torchvision:NAME)")
-        there = TeacherSettings.parse(run)
-        yield Taught(elsewhere=f"{there.model}@{there.checkpoint}" if there.checkpoint else run, weight=weight)
-        return
-    for values in itertools.product(*(_listed(value) or [None] for value in rule.values())):
-        one = dict(zip(rule, values, strict=True))
-        yield Taught(cell=_match(run, one, draft, drafts[run]), weight=weight)
-
-
-def _match(run: str, rule: dict[str, Any], draft: _Draft, candidates: list[_Draft]) -> str:
-    """The one cell of `run` with the values of `rule`, and else with those of the cell that learns."""
-    axes = candidates[0].point
-    for axis, value in rule.items():
-        if axis != "seed":
-            if axis not in axes:
-                raise unknown("axis", axis, [*axes, "seed"], f"teacher {run!r}")
-            named({c.point[axis][0]: None for c in candidates}, value, f"teacher {run!r}, axis {axis!r}")
-    wanted = {axis: spell(rule[axis]) for axis in axes if axis in rule}
-    wanted |= {axis: draft.point[axis][0] for axis in axes if axis not in rule and axis in draft.point}
-    found = [c for c in candidates if all(c.point[axis][0] == name for axis, name in wanted.items())]
-    seeds = {c.seed for c in candidates}
-    seed = rule.get("seed", draft.seed if len(seeds) > 1 else next(iter(seeds)))
-    if seed not in seeds:
-        raise KDScopeError(f"teacher {run!r} has no seed {seed}; it has {', '.join(map(str, sorted(seeds)))}")
-    found = [c for c in found if c.seed == seed]
-    if len(found) > 1:
-        open_axis = next(axis for axis in axes if axis not in wanted)
-        raise KDScopeError(
-            f"teacher {run!r} could be any of {len(found)} runs; say which: {{run: {run}, {open_axis}: "
-            f"{found[0].point[open_axis][0]}}}"
-        )
-    if not found:
-        raise KDScopeError(f"teacher {run!r} has no run with {', '.join(f'{a}={v}' for a, v in wanted.items())}")
-    return found[0].name

@@ -6,6 +6,8 @@ A run that failed keeps its log and does not stop the others; those that learn f
 import fnmatch
 import json
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +95,7 @@ def conduct(
         )
     _write_plan(study, scale, everything, place)
     edited = {name for name, state in states.items() if state.state == "failed" and _changed(known[name], known, place)}
+    previous = _stop_on_sigterm()
     try:
         _train_missing([c for c in wanted if c.name not in edited], known, place, jobs, train)
         states = {cell.name: place.state(cell, known) for cell in wanted}
@@ -102,6 +105,9 @@ def conduct(
         answers = ask(study, scale, wanted, known, place, states) if analyses else []
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on") from None
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
     write_tables(study, wanted, place, states)
     return Conducted(place, wanted, states, answers)
 
@@ -171,6 +177,17 @@ def _train_missing(
         outcomes = train_all([trainings[key] for key in free], jobs)
         lost.update(key for key, outcome in zip(free, outcomes, strict=True) if outcome.error)
         left = {key: cell for key, cell in left.items() if key not in free}
+
+
+def _stop_on_sigterm() -> Any:
+    """SIGTERM is as Ctrl-C: no process of ours goes on alone. Gives the handler that was there before."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    return signal.signal(signal.SIGTERM, stop)
 
 
 def _changed(cell: Cell, known: Mapping[str, Cell], place: Place) -> bool:
