@@ -15,7 +15,7 @@ from kdscope.data.catalogue import DATASETS
 from kdscope.errors import KDScopeError, unknown
 from kdscope.files import digest
 from kdscope.methods.method import known_terms
-from kdscope.study.grid import chosen, part, points
+from kdscope.study.grid import check_rules, chosen, part, points, spell
 from kdscope.study.schema import Arm, Fewer, Scale, Study
 from kdscope.study.teaching import OWN, Draft, Taught, listed, ordered, teachers_of
 
@@ -114,10 +114,12 @@ def _check_scale(study: Study, scale: Scale) -> None:
 
 def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[Draft]:
     own = scale.runs.get(name, Fewer())
-    grid = dict(arm.grid)
+    check_rules(arm.grid, arm.exclude)
+    grid, include = dict(arm.grid), arm.include
     for axis, wanted in {**scale.grid, **own.grid}.items():
         if axis in grid:
             grid[axis] = chosen(axis, grid[axis], wanted)
+            include = tuple(entry for entry in include if spell(entry.get(axis)) in grid[axis])
         elif axis in own.grid:
             raise unknown("axis", axis, grid, "the scale's run")
     layers = (study.settings, arm.settings, scale.settings, own.settings)
@@ -126,7 +128,7 @@ def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[Draft]:
         base = merge(base, api.nested(_without_links(layer)))
     seeds = own.seeds or (scale.seeds if arm.seeds is None or scale.seeds is None else arm.seeds[: len(scale.seeds)])
     seeds = seeds or arm.seeds or study.seeds
-    for point, further in points(grid, arm.include, arm.exclude):
+    for point, further in points(grid, include, arm.exclude):
         settings, links = base, {name: getattr(arm, name) for name in OWN}
         for axis, (_, value) in point.items():
             group = {axis: value} if _is_setting(axis) else value

@@ -39,18 +39,12 @@ def points(
     """Each point of the grid, with the settings that it has beside its axes (those of `include` alone have some).
 
     Raises:
-        KDScopeError: an axis of `exclude` that the grid does not have, or one that a point of `include` lacks.
+        KDScopeError: a point of `include` that lacks an axis.
 
     >>> grid = {"m": as_axis("m", ["kd", "at"]), "t": as_axis("t", [1, 4])}
     >>> [[name for name, _ in p.values()] for p, _ in points(grid, [{"m": "kd", "t": 9}], [{"m": "at", "t": 4}])]
     [['kd', '1'], ['kd', '4'], ['at', '1'], ['kd', '9']]
     """
-    for rule in exclude:
-        for axis, value in rule.items():
-            if axis not in grid:
-                raise unknown("axis", axis, grid, "exclude")
-            for one in value if isinstance(value, list) else [value]:
-                named(grid[axis], one, f"exclude, axis {axis!r}")
     for values in itertools.product(*(axis.items() for axis in grid.values())):
         point = dict(zip(grid, values, strict=True))
         if not any(fits(point, rule) for rule in exclude):
@@ -61,6 +55,16 @@ def points(
             raise KDScopeError(f"include needs a value of axis {missing[0]!r} in {json.dumps(entry, default=str)}")
         point = {axis: (spell(entry[axis]), grid[axis].get(spell(entry[axis]), entry[axis])) for axis in grid}
         yield point, {key: value for key, value in entry.items() if key not in grid}
+
+
+def check_rules(grid: Mapping[str, Axis], exclude: Sequence[Mapping[str, Any]]) -> None:
+    """Raise for an axis, or a value of it, that is excluded and is not there."""
+    for rule in exclude:
+        for axis, value in rule.items():
+            if axis not in grid:
+                raise unknown("axis", axis, grid, "exclude")
+            for one in value if isinstance(value, list) else [value]:
+                named(grid[axis], one, f"exclude, axis {axis!r}")
 
 
 def fits(point: Point, rule: Mapping[str, Any]) -> bool:

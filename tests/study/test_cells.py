@@ -185,6 +185,23 @@ def test_two_studies_share_what_is_equal(study):
     assert first["at-seed0"].key not in {cell.key for cell in second.values()}
 
 
+def test_a_scale_needs_none_of_the_values_that_are_excluded_or_included(study):
+    run = {"grid": {"optim.lr": [0.1, 0.2]}, "exclude": [{"optim.lr": 0.2}], "include": [{"optim.lr": 0.4}]}
+    made = study(runs={"a": run}, scales={"all": {}, "one": {"grid": {"optim.lr": [0.1]}}})
+    assert list(by_name(made, "all")) == ["a-lr=0.1-seed0", "a-lr=0.4-seed0"]
+    assert list(by_name(made, "one")) == ["a-lr=0.1-seed0"]
+
+
+def test_the_study_of_the_documentation(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "page.yaml").write_text(text)
+    made = load_study(tmp_path / "page.yaml")
+    assert "kd-temperature=4-Sw-short-seed0" in by_name(made, "smoke")
+    # One teacher; alone and kd with 5 seeds: 3 temperatures, 2 views and 2 recipes, less 2 and one more.
+    assert len(cells(made, "paper")) == 1 + 5 + 5 * (3 * 2 * 2 - 2 + 1)
+
+
 def test_a_scale_is_smaller(study):
     made = study(
         seeds=5,
