@@ -43,7 +43,8 @@ def controls(
 
     Returns:
         The rows of `comparison` against `alone` and `method`, and of measure "share-explained" one for each arm: value
-        (arm - alone) / (method - alone) with its interval; NaN where the method does not differ from `alone`.
+        (arm - alone) / (method - alone) with its interval; NaN where the method does not differ from `alone`. Column
+        `gain` has method - alone; where it is negative, the shares are of a loss.
 
     Raises:
         KDScopeError: no such way of training (with the nearest), arms without a seed in common.
@@ -59,9 +60,9 @@ def controls(
         floor, whole = references_of(arms, [alone, method])
         found = {arm.name: _share(floor, arm, whole, confidence) for arm in arms if arm not in (floor, whole)}
         rows += [_row(name, share, floor, whole, split, view, confidence) for name, share in found.items()]
-    table = pd.concat([report.table, pd.DataFrame(rows).reindex(columns=report.table.columns)], ignore_index=True)
+    table = pd.concat([report.table, pd.DataFrame(rows)], ignore_index=True)
     table["analysis"] = "controls"
-    return Report(table, short(table, alone, whole.name), (verdict(table, whole.name), *report.notes[1:]))
+    return Report(table, short(table, floor.name, whole.name), (verdict(table, whole.name), *report.notes[1:]))
 
 
 def _share(alone: Arm, arm: Arm, method: Arm, confidence: float) -> tuple[Share, int]:
@@ -82,7 +83,7 @@ def _row(
         "measure": "share-explained", "definition": "kdscope", "a": method.name, "b": name, "layer": "",
         "split": split, "view": view, "value": share.value, "ci_low": share.ci_low, "ci_high": share.ci_high,
         "floor": 0.0, "ceiling": 1.0, "n": images, "seed": "all", "seeds": seeds, "confidence": confidence,
-        "p_value": share.p_value, "control": f"gain of {method.name} over {alone.name}: {100 * share.gain:+.1f} points",
+        "p_value": share.p_value, "gain": share.gain, "control": f"gain of {method.name} over {alone.name}: {100 * share.gain:+.1f} points",
     }  # fmt: skip
 
 
@@ -132,6 +133,8 @@ def verdict(table: pd.DataFrame, method: str) -> str:
     gain = f"{shares['control'].iloc[0]}" if len(shares) else f"{method} has no arms"
     if shares["value"].isna().any():
         return f"{gain}, not beyond chance (p = {shares['p_value'].iloc[0]:.2f}): nothing to explain at this scale"
+    if shares["gain"].iloc[0] < 0:
+        gain += ", which is a loss beyond chance: the shares are of that loss"
     whole = [row.b for row in shares.itertuples() if row.ci_low <= 1 <= row.ci_high or row.value >= 1]
     if whole:
         return f"{gain}; as much as the method, or not to be told from it: {', '.join(whole)}"

@@ -68,6 +68,14 @@ def test_where_the_method_gains_nothing_there_is_no_share():
     assert "nothing to explain at this scale" in report.notes[0]
 
 
+def test_a_method_that_harms_has_shares_of_a_loss():
+    report = ask(RIGHT | {"mhgd": 0.3, "shuffled": 0.4, "constant": 0.3})
+    assert "which is a loss beyond chance" in report.notes[0]
+    rows = report.table[report.table["measure"] == "share-explained"].set_index("b")
+    assert rows.loc["shuffled", "value"] == pytest.approx(0.5, abs=0.05)
+    assert (rows["gain"] < 0).all()
+
+
 def test_the_figure_has_both_comparisons(tmp_path):
     report = run_analysis("controls", [run(n, s) for n in RIGHT for s in range(5)], tmp_path, method="mhgd")
     assert {path.name for path in report.figures} == {"controls-differences.png", "controls-differences.pdf"}
