@@ -83,7 +83,8 @@ def _row(
         "measure": "share-explained", "definition": "kdscope", "a": method.name, "b": name, "layer": "",
         "split": split, "view": view, "value": share.value, "ci_low": share.ci_low, "ci_high": share.ci_high,
         "floor": 0.0, "ceiling": 1.0, "n": images, "seed": "all", "seeds": seeds, "confidence": confidence,
-        "p_value": share.p_value, "gain": share.gain, "control": f"gain of {method.name} over {alone.name}: {100 * share.gain:+.1f} points",
+        "p_value": share.p_value, "gain": share.gain,
+        "control": f"gain of {method.name} over {alone.name}: {100 * share.gain:+.1f} points",
     }  # fmt: skip
 
 
