@@ -123,7 +123,7 @@ def plan(name: str, scale: str | None, root: Path, only: str | None, jobs: int, 
     console.width = console.width if console.is_terminal else 120
     table = _grid("runs", "to train", "epochs", "s/step", "hours", "folders")
     for row in rows:
-        hours = "" if row.hours is None else f"{row.hours:.2f}"
+        hours = "" if row.hours is None else f"{row.hours:.2g}"
         step = "" if row.step is None else f"{row.step:.3f}"
         table.add_row(row.group, f"{row.missing} of {row.runs}", str(row.epochs), step, hours, ", ".join(row.folders))
     console.print(table)
@@ -135,7 +135,7 @@ def plan(name: str, scale: str | None, root: Path, only: str | None, jobs: int, 
     told = f"{missing} runs to train"
     if hours:
         told += (
-            f": {sum(hours):.2f} hours of this machine's {rows[0].device}, {sum(hours) / jobs:.2f} with --jobs {jobs}"
+            f": {sum(hours):.2g} hours of this machine's {rows[0].device}, {sum(hours) / jobs:.2g} with --jobs {jobs}"
         )
     console.print(told)
 

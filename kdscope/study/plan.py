@@ -106,7 +106,8 @@ def seconds_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[float, float]:
             session.enter(len(session.stages) - 1)
             learner.train()
             session.begin_epoch(0)
-            step = _timed_steps(session)
+            with learner.capturing():
+                step = _timed_steps(session)
             began = time.monotonic()
             count_right(learner.student, session.held_out["test"])
             look = time.monotonic() - began

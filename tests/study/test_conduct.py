@@ -212,8 +212,9 @@ def call(capsys, *arguments):
 
 def test_status_and_plan_of_a_study(pair, capsys, tmp_path):
     made, done = pair
+    unlike = {"settings": {"method": "at"}, "teachers": {"run": "t", "seed": 0}, "seeds": 2}
     path = tmp_path / "one.yaml"
-    path.write_text(yaml.safe_dump({"title": "t", "settings": SMALL, "runs": PAIR | {"u": {"seeds": 2}}}))
+    path.write_text(yaml.safe_dump({"title": "t", "settings": SMALL, "runs": PAIR | {"u": unlike}}))
     code, out, _ = call(capsys, "study", "status", path, "--root", done.place.root)
     assert code == 0
     assert "2 done, 2 to do; about" in out
