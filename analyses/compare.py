@@ -106,19 +106,23 @@ def measure_caches(
     return {name: state.compute(confidence) for name, state in states.items() if state.seen}
 
 
-def over_groups(findings: Sequence[Finding], confidence: float = 0.95) -> list[Finding]:
-    """One finding more for all seeds of a group together, for each pair and measure that has at least two."""
+def over_groups(findings: Sequence[Finding], confidence: float = 0.95, *, scaled: bool = False) -> list[Finding]:
+    """One finding more for all seeds of a group together, for each pair and measure that has at least two.
+
+    `scaled` numbers, such as logarithms, do not end where the measure does.
+    """
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
         pair = finding.pair
         key = (pair.pair, pair.a.groups, pair.b.groups, finding.result.measure, finding.result.definition)
         groups.setdefault((*key, finding.epoch), []).append(finding)
-    return [_together(members, confidence) for members in groups.values() if len(members) > 1]
+    return [_together(members, confidence, scaled) for members in groups.values() if len(members) > 1]
 
 
-def _together(findings: list[Finding], confidence: float) -> Finding:
+def _together(findings: list[Finding], confidence: float, scaled: bool) -> Finding:
     results, gains = [f.result for f in findings], [f.gain for f in findings]
-    result = _possible(over_seeds(results, confidence=confidence)).with_frame(
+    result = over_seeds(results, confidence=confidence)
+    result = (result if scaled else _possible(result)).with_frame(
         *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
     )
     gain = over_seeds(gains, confidence=confidence) if all(gains) else None

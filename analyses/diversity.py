@@ -216,7 +216,7 @@ def _over_seeds(found: Sequence[Finding], confidence: float) -> list[Finding]:
     """As `over_groups`, but ratios by their logarithms: their geometric mean, with an interval that stays above 0."""
     ratios = [f for f in found if issubclass(MEASURES[f.result.measure], Ratio)]
     plain = [f for f in found if not issubclass(MEASURES[f.result.measure], Ratio)]
-    together = over_groups([_scaled(f, np.log) for f in ratios], confidence)
+    together = over_groups([_scaled(f, np.log) for f in ratios], confidence, scaled=True)
     return [*over_groups(plain, confidence), *(_scaled(f, np.exp) for f in together)]
 
 

@@ -5,7 +5,7 @@ import io
 import logging
 import statistics
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +167,7 @@ def write_tables(study: Study, wanted: Sequence[Cell], place: Place, states: Map
     write_text(place.folder / "runs.csv", _as_csv(runs))
     rows = table(study, wanted, states)
     write_text(place.folder / "table.csv", _as_csv(rows))
-    write_text(place.folder / "table.md", _as_markdown(study, rows))
+    write_text(place.folder / "table.md", _as_markdown(study, rows, {c.config.data.name for c in wanted}))
 
 
 def table(study: Study, wanted: Sequence[Cell], states: Mapping[str, State]) -> list[dict[str, Any]]:
@@ -199,8 +199,12 @@ def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _as_markdown(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
+def _as_markdown(study: Study, rows: Sequence[Mapping[str, Any]], data: Collection[str]) -> str:
     lines = [f"# {study.title}", "", "Test accuracy in %, mean and standard deviation over seeds.", ""]
+    own = study.settings.get("data")
+    if study.published and own is not None and set(data) != {own}:
+        there = f"Published numbers are on {own} with the networks of the paper, and cannot be compared with these"
+        lines += [f"{there} ({', '.join(sorted(data))}).", ""]
     lines += ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
     lines += ["| " + " | ".join(str(value).replace("|", "\\|") for value in row.values()) + " |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -82,10 +82,11 @@ def test_they_are_made_once_for_seeds_and_ablations(tiny_data, tiny_teacher, tmp
 
     with caplog.at_level(logging.INFO, "kdscope"):
         runs = [train("ig"), train("seed", seed=1), train("random", mask="random"), train("topq", shape="topq")]
+        told = caplog.text
     runs += [train("shuffled", mask="shuffled", align_mask="own"), train("absolute", sign="absolute", model="vgg8")]
     assert made == ["ig"]
     assert len({run.summary["weights_hash"] for run in runs}) == len(runs)
-    assert caplog.text.count("integrated gradients in 8 steps miss") == 4
+    assert told.count("integrated gradients in 8 steps miss") == 4
     train("none", mask="none")
     assert made == ["ig"]
     train("gradcam", mask="gradcam")
