@@ -1,6 +1,7 @@
 """`kdscope export`: what stands in the files, that they run elsewhere, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,7 @@ from kdscope.data import Batches
 from kdscope.errors import KDScopeError
 from kdscope.methods import METHODS, Method
 from kdscope.methods.cross_entropy import CrossEntropy
+from kdscope.methods.letkd import kd_layers
 from kdscope.methods.term import Term
 from kdscope.run import load_teacher
 
@@ -179,6 +181,48 @@ def test_what_a_method_put_into_the_student_is_in_the_file(changed, format, tmp_
         assert safetensors.torch.load_file(done.path)["classifier_scale"] == scale
     else:
         torch.testing.assert_close(logits(graphs.READERS[format](done.path), x), expected, atol=1e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory):
+    """A student with two KD layers; its teacher and what was computed of it are gone."""
+    folder = tmp_path_factory.mktemp("letkd")
+    terms = {"letkd": {"codes": 24, "subclasses": 2, "value_scale": 5.0}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDSCOPE_CACHE", str(folder / "cache"))
+        teacher = kdscope.train(folder / "teacher", **QUICK)
+        done = kdscope.train(folder / "decided", method="letkd-2", teachers=[teacher], terms=terms, **QUICK)
+    shutil.rmtree(teacher.path)
+    shutil.rmtree(folder / "cache")
+    return done
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torchscript", "exported", "onnx"])
+def test_the_layers_of_letkd_are_in_the_file_and_need_no_teacher(decided, format, tmp_path):
+    """Logits of all test images as the run's own network gives them, which are right as often as the run said."""
+    if format == "onnx" and not _has_onnx():
+        pytest.skip("no onnxruntime")
+    done = kdscope.export(decided, format, tmp_path / "file")
+    assert done.difference <= 1e-5
+    assert list(json.loads(done.metadata["changed_by"])) == ["letkd"]
+    network, data = decided.model(), decided.dataset()
+    (batch,) = Batches(data.test, data, batch_size=len(data.test)).epoch()
+    expected = logits(network, batch.image)
+    right = (expected.argmax(1) == batch.label).float().mean().item()
+    assert right == pytest.approx(decided.summary["test_accuracy"], abs=1e-6)
+    layers = dict(kd_layers(network))
+    assert list(layers) == ["layer3.0.kd_intermediate", "layer3.kd_penultimate"]
+    if format == "safetensors":
+        kept = safetensors.torch.load_file(done.path)
+        for name, layer in layers.items():
+            for key, value in layer.state_dict().items():
+                assert torch.equal(kept[f"{name}.{key}"], value)
+        return
+    got = logits(graphs.READERS[format](done.path), batch.image)
+    assert float((got - expected).abs().max()) <= 1e-5 * max(1.0, float(expected.abs().max()))
+    for layer in layers.values():
+        layer.alpha = 0.0
+    assert float((got - logits(network, batch.image)).abs().max()) > 0.1  # what the file holds is not the rest alone
 
 
 @pytest.mark.parametrize(("batch", "shape"), [("1", [1, 3, 8, 8]), ("dynamic", ["batch", 3, 8, 8])])
