@@ -60,8 +60,10 @@ def templates(
         template are of a whole layer.
 
     Raises:
-        KDScopeError: a network without KD layers; several splits.
+        KDScopeError: a network without KD layers; several splits; nothing to list.
     """
+    if top < 1:
+        raise KDScopeError(f"templates lists at least 1 template, not {top}: --option top=20")
     if "," in str(splits):
         raise KDScopeError(f"templates are of one split, and {splits!r} names several")
     known, rows, pictures = names_of(subjects), [], {}
@@ -75,8 +77,9 @@ def templates(
         }  # fmt: skip
         for layer in cache.layers:
             found = list(_of_layer(cache, layer, top, least, confidence))
-            if not pictures and layer == cache.layers[-1]:
-                pictures[GALLERY] = _gallery(cache, layer, [r["template"] for r in found if r["measure"] == "use"])
+            used = [row["template"] for row in found if row["measure"] == "use"]
+            if used and not pictures and layer == cache.layers[-1]:
+                pictures[GALLERY] = _gallery(cache, layer, used)
                 found = [row | {"pictures": GALLERY} for row in found]
             rows += [shared | {"layer": layer} | row for row in found]
         rows += [shared | row for row in _ablations(cache, confidence)]

@@ -31,7 +31,8 @@ from kdscope.figures.style import (
 def templates(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure, by its file's name."""
     with styled():
-        yield "templates-use", use(table)
+        if table["template"].notna().any():  # layers may match nothing
+            yield "templates-use", use(table)
         yield "templates-ablation", ablation(table)
 
 

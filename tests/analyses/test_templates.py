@@ -1,5 +1,8 @@
 """`kdscope analyze templates`: what extraction keeps of KD layers, the numbers by closed forms, and their figures."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -154,6 +157,23 @@ def test_the_table(cache, tmp_path):
     assert any("with alpha 0 at test time" in note for note in report.notes)
 
 
+def test_a_layer_that_matches_nothing(student, data, tmp_path):
+    """Batch norm may switch all templates off: there is nothing to list, and nothing to lose."""
+    off = copy.deepcopy(student)
+    for _, layer in kd_layers(off):
+        nn.init.constant_(layer.norm.bias, -100.0)
+    cache = extract_templates(off, data, "test", tmp_path / "net", batch_size=24)
+    report = run_analysis("templates", [cache], tmp_path / "out")
+    whole = report.table[report.table["template"].isna()].set_index(["layer", "measure"])["value"]
+    for layer in cache.layers:
+        assert (whole[layer, "templates-used"], whole[layer, "unmatched"]) == (0.0, 1.0)
+        assert math.isnan(whole[layer, "purity"])
+    assert (report.table.loc[report.table["measure"] == "accuracy-change", "value"] == 0).all()
+    assert report.pictures == {}
+
+
 def test_several_splits_are_refused(cache):
     with pytest.raises(KDScopeError, match="templates are of one split"):
         run_analysis("templates", [cache], splits="train,test")
+    with pytest.raises(KDScopeError, match="at least 1 template, not 0"):
+        run_analysis("templates", [cache], top=0)
