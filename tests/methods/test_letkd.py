@@ -87,6 +87,10 @@ def test_matches_are_bounded_and_do_not_know_the_length_of_the_map(seed, length)
     assert a.abs().max() <= 3 + 1e-5
     assert torch.allclose(layer.codes(length * x), a, atol=1e-5)
     assert (layer(x) - x).abs().max() <= 0.7 + 1e-5
+    layer.values.scale.data.neg_()  # a learned scale may turn negative
+    assert (layer(x) - x).abs().max() <= 0.7 + 1e-5
+    layer, x = layer.double(), x.double()
+    assert torch.allclose(layer.codes(length * x), layer.codes(x), atol=1e-12)
 
 
 def test_a_layer_that_counts_nothing_or_matches_nothing_leaves_the_map():
@@ -101,6 +105,16 @@ def test_a_layer_that_counts_nothing_or_matches_nothing_leaves_the_map():
     out.sum().backward()
     assert torch.equal(x.grad, torch.ones_like(x))
     assert all(p.grad.isfinite().all() for p in layer.parameters())
+
+
+def test_statistics_are_the_batchs_in_training_and_the_running_ones_after():
+    torch.manual_seed(0)
+    layer, x = KDLayer(6, 20), torch.randn(4, 6, 3, 3)
+    layer.norm.momentum = None  # the running statistics become those of the one batch that was seen
+    trained = layer.train()(x)
+    assert not torch.equal(layer.eval()(x), trained)  # the running variance is the unbiased one
+    layer.norm.running_var *= (4 * 9 - 1) / (4 * 9)
+    assert torch.allclose(layer(x), trained, atol=1e-5)
 
 
 def test_the_values_of_the_paper_have_length_one_by_template():

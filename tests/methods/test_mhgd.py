@@ -174,6 +174,36 @@ def test_vectors_of_non_negative_maps_are_non_negative_and_the_solver_may_choose
     assert all(torch.equal(a, b) for a, b in zip(ours, flipped, strict=True))
 
 
+def test_the_transfer_does_not_know_the_signs_that_the_solver_chose(monkeypatch):
+    term, images, other = built(), features(), features(3)
+    value = float(term(images, other, batch()).detach())
+    solve, draw = torch.linalg.eigh, torch.Generator().manual_seed(8)
+
+    def turned(matrix):
+        values, basis = solve(matrix)
+        return values, basis * (2.0 * torch.randint(0, 2, values.shape, generator=draw) - 1)[:, None]
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+    assert float(term(images, other, batch()).detach()) == pytest.approx(value, rel=1e-5)
+    loose = built(sign_fix=False)  # as the authors' code: there it does
+    assert float(loose(images, other, batch()).detach()) != pytest.approx(value, rel=1e-3)
+
+
+def test_unequal_widths_are_adapted_in_the_transfer_and_not_in_the_first_phase():
+    torch.manual_seed(0)
+    term, narrow, wide = MultiHeadGraph(), features(widths=(4, 3, 5)), features(3)
+    term.build(narrow, wide)
+    sizes = [sum(p.numel() for p in adapter.parameters()) for adapter in term.adapters]
+    assert sizes == [0, 3 * 6 + 2 * 6, 5 * 8 + 2 * 8]
+    assert [v.shape for v in term.aligned(narrow.maps.values(), term.vectors(wide.maps.values()))] == [
+        (N, 4), (N, 6), (N, 8),
+    ]  # fmt: skip
+    term(narrow, wide, batch()).backward()
+    assert all(p.grad.abs().max() > 0 for adapter in term.adapters for p in adapter.parameters() if p.dim() > 1)
+    assert {id(p) for p in term.trained(None)} == {id(p) for p in term.adapters.parameters()}
+    assert {id(p) for p in term.adapters.parameters()}.isdisjoint(id(p) for p in term.trained(term.init))
+
+
 def test_a_square_map_has_a_gradient():
     """64 channels on 8 x 8 places, where the authors' code has none."""
     x = torch.rand(2, 16, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
