@@ -60,6 +60,7 @@ class ActivationBoundaries(Term):
     name = "ab"
     reads = "features"
     summary = "activation boundaries"
+    maps_only = True
     in_main = False
     least_images = 2
 

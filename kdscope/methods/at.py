@@ -9,8 +9,9 @@ from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from kdscope.attention.activation import activation_map
 from kdscope.data import Batch
-from kdscope.errors import KDScopeError, unknown
+from kdscope.errors import unknown
 from kdscope.features.features import Features
+from kdscope.methods.checks import positive
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.term import Layers, Term
@@ -58,14 +59,14 @@ class AttentionTransfer(Term):
     name = "at"
     reads = "features"
     summary = "activation attention maps"
+    maps_only = True
 
     def __init__(self, p: float = 2.0, variant: str = "authors-code", layers: Layers = "stages"):
         super().__init__()
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS, "term 'at'")
-        if not isinstance(p, int | float) or not p > 0:
-            raise KDScopeError(f"term 'at': p must be a number above 0, not {p!r}")
-        self.p, self.variant, self.layers = p, variant, layers
+        self.p = positive("at", "p", p)
+        self.variant, self.layers = variant, layers
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
         pairs = zip(student.maps.values(), teacher.maps.values(), strict=True)

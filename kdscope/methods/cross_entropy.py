@@ -26,7 +26,8 @@ class CrossEntropy(Term):
 
     def __init__(self, label_smoothing: float = 0.0):
         super().__init__()
-        if not isinstance(label_smoothing, int | float) or not 0 <= label_smoothing < 1:
+        no_number = isinstance(label_smoothing, bool) or not isinstance(label_smoothing, int | float)
+        if no_number or not 0 <= label_smoothing < 1:
             raise KDScopeError(f"term 'cross-entropy': label_smoothing must be in [0, 1), not {label_smoothing!r}")
         self.label_smoothing = label_smoothing
 

@@ -16,7 +16,7 @@ from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.kd import KD
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.shapes import exact
-from kdscope.methods.term import Layers, Phase, Term
+from kdscope.methods.term import Layers, Phase, Term, check_share
 
 VARIANTS = ("paper", "repdistiller")
 
@@ -98,14 +98,14 @@ class FitNets(Term):
     name = "fitnets"
     reads = "features"
     summary = "a middle map, by a regressor"
+    maps_only = True
     least_images = 2
 
     def __init__(self, init_share: float = 0.0, variant: str = "paper", layers: Layers = "stages:-2"):
         super().__init__()
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS, "term 'fitnets'")
-        if isinstance(init_share, bool) or not isinstance(init_share, int | float) or not 0 <= init_share <= 10:
-            raise KDScopeError(f"term 'fitnets': init_share is a share of the epochs, from 0 to 10, not {init_share!r}")
+        check_share(self.name, init_share)
         self.init_share, self.variant, self.layers = init_share, variant, layers
 
     def build(self, student: Features, teacher: Features) -> None:

@@ -4,7 +4,7 @@ Between two layers, F_1 [C_1, h, w] and F_2 [C_2, h, w], the flow is the matrix 
 student first learns the teacher's flows, L = sum_i lambda_i mean_x ||G_t,i - G_s,i||_F^2 (equation 2), then the task.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +58,7 @@ def fsp_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], var
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS, "term 'fsp'")
-    if len(student_maps) < 2:
-        raise KDScopeError(
-            f"term 'fsp' compares flows between layers, so it needs two or more, not {len(student_maps)}"
-        )
+    _check_count(student_maps)
     pool = "avg" if variant == "repdistiller" else "max"
     losses = []
     for i in range(len(student_maps) - 1):
@@ -69,6 +66,11 @@ def fsp_loss(student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], var
         square = (theirs - ours).square()
         losses.append(square.mean() if variant == "repdistiller" else square.sum(dim=(1, 2)).mean())
     return torch.stack(losses).sum() * (0.5e-3 if variant == "kd-methods-tf" else 1.0)
+
+
+def _check_count(maps: Collection) -> None:
+    if len(maps) < 2:
+        raise KDScopeError(f"term 'fsp' compares flows between layers, so it needs two or more, not {len(maps)}")
 
 
 class FlowTransfer(Term):
@@ -89,6 +91,7 @@ class FlowTransfer(Term):
     name = "fsp"
     reads = "features"
     summary = "flow matrices between stages"
+    maps_only = True
     in_main = False
 
     def __init__(
@@ -107,6 +110,7 @@ class FlowTransfer(Term):
         self.adapters = nn.ModuleList()
 
     def build(self, student: Features, teacher: Features) -> None:
+        _check_count(student.maps)
         for s, t in zip(student.maps.values(), teacher.maps.values(), strict=True):
             same = s.shape[1] == t.shape[1]
             self.adapters.append(nn.Identity() if same else conv1x1(s.shape[1], t.shape[1], norm=False))

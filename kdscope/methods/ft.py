@@ -93,6 +93,7 @@ class FactorTransfer(Term):
     name = "ft"
     reads = "features"
     summary = "factors of the last stage"
+    maps_only = True
 
     def __init__(
         self,

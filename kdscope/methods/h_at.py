@@ -90,6 +90,7 @@ class HybridAttention(Term):
     name = "h-at"
     reads = "features"
     summary = "activation attention maps and channel use"
+    maps_only = True
     paired = False
     least_images = 2
 

@@ -84,6 +84,7 @@ class HierarchicalAttention(Term):
     name = "hmat"
     reads = "features"
     summary = "position, activation and channel attention"
+    maps_only = True
     least_images = 2
 
     def __init__(

@@ -5,7 +5,7 @@ student's are aligned with the teacher's. The relation of consecutive stages, R 
 pairs of channels m and n, is what the student shall have of the teacher (equations 2 to 4).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 import torch
@@ -77,8 +77,7 @@ def singular_vector_loss(
     """
     if variant not in VARIANTS:
         raise unknown("variant", variant, VARIANTS, "term 'kd-svd'")
-    if len(student_maps) < 2 and variant != "vectors":
-        raise KDScopeError(f"term 'kd-svd' compares relations of layers: it needs two or more, not {len(student_maps)}")
+    _check_count(student_maps, variant)
     pairs = [compressed(s, t, k) for s, t in zip(student_maps, teacher_maps, strict=True)]
     if variant == "vectors":
         return torch.stack([(s - t).square().sum() for s, t in pairs]).sum()
@@ -88,6 +87,11 @@ def singular_vector_loss(
         losses.append((ours - theirs).square().sum())
     total = torch.stack(losses).sum()
     return total / len(student_maps[0]) if variant == "repdistiller" else total
+
+
+def _check_count(maps: Collection, variant: str) -> None:
+    if len(maps) < 2 and variant != "vectors":
+        raise KDScopeError(f"term 'kd-svd' compares relations of layers: it needs two or more, not {len(maps)}")
 
 
 class SingularVectors(Term):
@@ -100,6 +104,7 @@ class SingularVectors(Term):
     name = "kd-svd"
     reads = "features"
     summary = "relations of the stages' singular vectors"
+    maps_only = True
     least_images = 2
 
     def __init__(self, k: int = 1, variant: str = "authors-code", layers: Layers = "stages"):
@@ -112,6 +117,7 @@ class SingularVectors(Term):
         self.adapters = nn.ModuleList()
 
     def build(self, student: Features, teacher: Features) -> None:
+        _check_count(student.maps, self.variant)
         for s, t in zip(student.maps.values(), teacher.maps.values(), strict=True):
             same = s.shape[1] == t.shape[1]
             self.adapters.append(nn.Identity() if same else conv1x1(s.shape[1], t.shape[1]))

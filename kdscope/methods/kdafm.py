@@ -91,6 +91,7 @@ class AttentionFeatureMatching(Term):
     name = "kdafm"
     reads = "features"
     summary = "attention maps of all blocks, matched by learnt attention"
+    maps_only = True
     paired = False
     least_images = 2
 

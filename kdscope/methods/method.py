@@ -92,10 +92,12 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     """
     weights: dict[type[Term], float] = {}
     preset: dict[str, dict[str, Any]] = {}
-    for part in parts(method).values():
+    for name, part in parts(method).items():
         for term, weight in part.terms.items():
+            own = dict(part.settings.get(term.name, {}))
+            _check_shared(method, name, term, own, preset.get(term.name))
             weights[term] = min(weight, weights.get(term, weight))
-            preset[term.name] = preset.get(term.name, {}) | dict(part.settings.get(term.name, {}))
+            preset[term.name] = preset.get(term.name, {}) | own
     resolved = {term.name: _defaults(term) | preset[term.name] | {"weight": weight} for term, weight in weights.items()}
 
     terms = known_terms()
@@ -109,6 +111,23 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     if not any(settings["weight"] > 0 for settings in resolved.values()):
         raise KDScopeError(f"method {method!r} has no term with a weight above 0")
     return resolved
+
+
+def _check_shared(
+    method: str, part: str, term: type[Term], own: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> None:
+    """Raise where an earlier part of a sum has the same term in another form: it could be neither of the two.
+
+    Cross-entropy and terms of logits give way where one part leaves a setting at its default, as in at+label-smoothing.
+    """
+    if before is None or before == own:
+        return
+    keys = before.keys() | own.keys() if term.reads == "features" else before.keys() & own.keys()
+    if any(before.get(key) != own.get(key) for key in keys):
+        raise KDScopeError(
+            f"method {method!r}: {part!r} and a part before it have the term {term.name!r} in different forms; "
+            f"take one of them, and --set terms.{term.name}.SETTING=VALUE"
+        )
 
 
 def _defaults(term: type[Term]) -> dict[str, Any]:

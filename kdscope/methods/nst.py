@@ -84,6 +84,7 @@ class NeuronSelectivity(Term):
     name = "nst"
     reads = "features"
     summary = "distribution of the channels' spatial patterns"
+    maps_only = True
 
     def __init__(self, layers: Layers = "stages"):
         super().__init__()

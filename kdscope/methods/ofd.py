@@ -136,6 +136,7 @@ class Overhaul(Term):
     name = "ofd"
     reads = "features"
     summary = "maps before the ReLU, behind a margin ReLU"
+    maps_only = True
     least_images = 2
 
     def __init__(self, variant: str = "paper", layers: Layers = "preactivations"):

@@ -75,6 +75,7 @@ class Term(nn.Module):
         layers: "stages", "preactivations", "blocks", "penultimate", one of them with an index from the deep end such as
             "stages:-1", patterns of `kdscope.features.select`, a list of those, or {student: ..., teacher: ...}.
         paired: whether layers are compared by position, so that there must be as many on both sides.
+        maps_only: whether each layer must give feature maps [B, C, H, W], and not the vectors behind the pooling.
         least_images: the smallest batch (on one device) that the term is defined for.
         warmup: default of the setting of that name, which every term has.
         on_device: what was prepared is wanted on the device; False leaves it in the host's memory.
@@ -85,6 +86,7 @@ class Term(nn.Module):
     reads: ClassVar[str]
     summary: ClassVar[str] = ""
     paired: ClassVar[bool] = True
+    maps_only: ClassVar[bool] = False
     least_images: ClassVar[int] = 1
     warmup: ClassVar[float] = 0.0
     on_device: ClassVar[bool] = True

@@ -72,10 +72,11 @@ class VariationalInformation(Term):
     name = "vid"
     reads = "features"
     summary = "information about the teacher's maps, by a Gaussian"
+    maps_only = True
 
     def __init__(self, variance: float = 5.0, layers: Layers = "stages"):
         super().__init__()
-        if not isinstance(variance, int | float) or not LEAST_VARIANCE < variance < 100:
+        if isinstance(variance, bool) or not isinstance(variance, int | float) or not LEAST_VARIANCE < variance < 100:
             raise KDScopeError(f"term 'vid': variance must be a number between 1e-5 and 100, not {variance!r}")
         self.variance, self.layers = variance, layers
 

@@ -68,7 +68,10 @@ def _callable(
     given: dict[str, Any] = {"num_classes": num_classes, "image_size": image_size, "pretrained": pretrained}
     accepted = _parameters(maker)
     if pretrained and "pretrained" not in accepted:
-        raise KDScopeError(f"model {full!r} takes no argument `pretrained`; load a checkpoint instead")
+        raise KDScopeError(
+            f"model {full!r} makes no weights of its own (it takes no argument `pretrained`); give it a file of them: "
+            f"--checkpoint FILE, or as a teacher {full}@FILE"
+        )
     given = {key: value for key, value in given.items() if key in accepted}
     if "**" in accepted:
         given["num_classes"] = num_classes

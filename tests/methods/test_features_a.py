@@ -495,9 +495,9 @@ def test_fitnets_regressor_ends_as_the_hint_does():
     ("bad", "message"),
     [
         ({"variant": "repdistiler"}, "unknown variant 'repdistiler' in term 'fitnets'; nearest: repdistiller"),
-        ({"init_share": -0.1}, "init_share is a share of the epochs"),
-        ({"init_share": "long"}, "init_share is a share of the epochs"),
-        ({"init_share": True}, "init_share is a share of the epochs"),
+        ({"init_share": -0.1}, "init_share is a share of the run"),
+        ({"init_share": "long"}, "init_share is a share of the run"),
+        ({"init_share": True}, "init_share is a share of the run"),
     ],
 )
 def test_fitnets_refuses(bad, message):

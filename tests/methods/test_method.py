@@ -9,11 +9,18 @@ from kdscope.data import Batch
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
 from kdscope.methods import METHODS, Method, Objective, resolve
+from kdscope.methods.method import known_terms
+from kdscope.methods.objective import make_term
 from kdscope.methods.term import Term
+from kdscope.training.learner import Learner
 
 
 def weights(method, overrides=None):
     return {name: settings["weight"] for name, settings in resolve(method, overrides).items()}
+
+
+def terms_of(method, overrides):
+    return [make_term(known_terms()[name], settings) for name, settings in resolve(method, overrides).items()]
 
 
 def test_presets():
@@ -47,11 +54,22 @@ def test_overrides_and_custom_methods():
         ("kd", {"kd": {"weight": "much"}}, "weight must be a number"),
         ("kd", {"kd": {"weight": 0}, "cross-entropy": {"weight": 0}}, "no term with a weight above 0"),
         ("custom", {}, "no term with a weight above 0"),
+        ("letkd-1+letkd-2", {}, "'letkd-2' and a part before it have the term 'letkd' in different forms"),
+        ("fitnets+kd+fitnets-joint", {}, "'fitnets-joint' and a part before it have the term 'fitnets'"),
+        ("born-again+kd-mhgd", {}, "have the term 'kd' in different forms"),
+        ("at", {"at": {"p": True}}, "p must be a number above 0, not True"),
+        ("vid", {"vid": {"variance": True}}, "variance must be a number between"),
+        ("none", {"cross-entropy": {"label_smoothing": True}}, "label_smoothing must be in"),
     ],
 )
 def test_refused(method, overrides, message):
     with pytest.raises(KDScopeError, match=message):
-        resolve(method, overrides)
+        terms_of(method, overrides)
+
+
+def test_parts_may_share_a_term_that_one_of_them_leaves_at_its_defaults():
+    assert resolve("at+label-smoothing")["cross-entropy"]["label_smoothing"] == 0.1
+    assert resolve("kd+born-again")["kd"]["temperature"] == resolve("born-again+kd")["kd"]["temperature"] == 1.0
 
 
 def nets():
@@ -85,6 +103,33 @@ def test_layers_can_be_named():
 def test_layers_that_do_not_pair(layers, message):
     with pytest.raises(KDScopeError, match=message):
         Objective(resolve("at", {"at": {"layers": layers}}), nets()[0], [nets()[1]])
+
+
+MAP_TERMS = [name for name, term in known_terms().items() if term.maps_only]
+
+
+def test_terms_of_maps_are_those_that_say_so():
+    assert {"at", "fitnets", "ft", "h-at", "kdafm", "nst", "ofd", "vid"} <= set(MAP_TERMS)
+    assert not {"rkd", "pkt", "sp", "cckd", "crd", "reviewkd"} & set(MAP_TERMS)
+
+
+@pytest.mark.parametrize("name", MAP_TERMS)
+def test_a_term_of_maps_refuses_vectors_before_anything_is_trained(name):
+    student, teacher = models.build("resnet8", 10), models.build("resnet8", 10)
+    terms = resolve("custom", {"kd": {}, name: {"layers": "penultimate"}})
+    learner = Learner(student, Objective(terms, student, [teacher]), [teacher])
+    message = rf"term '{name}' needs feature maps \[C, H, W\], and layer 'penultimate' of the student gives \[64\]"
+    with pytest.raises(KDScopeError, match=message):
+        learner.build(torch.zeros(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["fsp", "kd-svd"])
+def test_a_relation_of_layers_refuses_one_alone_before_anything_is_trained(name):
+    student, teacher = models.build("resnet8", 10), models.build("resnet8", 10)
+    terms = resolve("custom", {"kd": {}, name: {"layers": "stages:-1"}})
+    learner = Learner(student, Objective(terms, student, [teacher]), [teacher])
+    with pytest.raises(KDScopeError, match="needs two or more, not 1"):
+        learner.build(torch.zeros(2, 3, 8, 8))
 
 
 def test_a_term_that_needs_a_teacher_says_so():
