@@ -68,7 +68,8 @@ def targets(
         return bound(scale * ours), bound(scale * theirs)
     if graph in ("identity", "label"):
         same = label[:, None] == label if graph == "label" else torch.eye(len(label), device=label.device).bool()
-        return bound(student), alike(same, entropy(bound(teacher)))
+        wanted = entropy(bound(teacher).double())  # of a nearly even graph it is ln N less what float32 rounds away
+        return bound(student), alike(same, wanted).to(teacher)
     if graph == "random":
         teacher = torch.randn_like(teacher) * deviation(teacher)
     elif graph == "random-fixed":

@@ -12,7 +12,9 @@ from kdscope.data import Batch, Dataset, Split
 from kdscope.data.split import moments
 from kdscope.features.features import Features
 from kdscope.methods import METHODS, Objective, resolve
+from kdscope.methods.cakd import MASKS
 from kdscope.methods.method import FAMILIES, known_terms
+from kdscope.methods.mhgd_graphs import GRAPHS
 from kdscope.methods.objective import changed
 from kdscope.methods.term import TrainingData
 from kdscope.training.learner import Learner
@@ -30,6 +32,37 @@ PAIRS = {
 }
 TERMS = sorted(known_terms())
 IMAGES = 48  # of the training part that the batches are from
+# Control arms that are settings (docs/controls.md). Those that draw anew in each step know the order of the images.
+DRAWING = {
+    "mhgd": [{"graph": "random"}, {"graph": "shuffled"}],
+    "letkd": [{"noise": "shuffled"}, {"labels": "permuted-assignment"}],
+}
+ARMS = {
+    "mhgd": [
+        *({"graph": graph} for graph in GRAPHS if graph not in ("trained", "random", "shuffled")),
+        *({"heads": 1}, {"tanh": False}, {"kl_direction": "teacher-student"}, {"kl_reduction": "batchmean"}),
+        *({"sign_fix": False}, {"drop_head": False}, {"student_topk": 1}),
+    ],
+    "letkd": [
+        *({"weight_penultimate": 0.0}, {"alpha_penultimate": 0.0, "alpha_intermediate": 0.0}, {"penultimate": None}),
+        *({"codebook": "patches"}, {"codebook": "gaussian"}, {"clustering": "minibatch"}, {"variant": "paper_text"}),
+        *({"noise": "smoothed"}, {"scores": "hard"}, {"scores": "class"}, {"labels": "permuted-analysis"}),
+        *({"permute": 1}, {"subclasses": 1}, {"sharpness": 0.0}),
+    ],
+    "cakd": [
+        *({"mask": mask} for mask in MASKS if mask != "ig"),
+        *({"align_mask": "none"}, {"align_mask": "own"}, {"attention_weight": 0}, {"alignment_weight": 0}),
+        *({"shape": "topq"}, {"sign": "absolute"}, {"sign": "signed"}, {"about": "predicted"}),
+        *({"target": "centred-logit"}, {"same_class": False}, {"center": False}),
+    ],
+}
+BESIDE = {"letkd": {"intermediate": "entries:-1", "codes": 16, "subclasses": 2}}  # both layers, and small
+
+
+def arms(*tables):
+    found = [(name, settings) for table in tables for name in table for settings in table[name]]
+    ids = [" ".join([name, *(f"{key}={value}" for key, value in settings.items())]) for name, settings in found]
+    return pytest.mark.parametrize(("name", "settings"), found, ids=ids)
 
 
 def objective_for(terms, student, teachers, peers=0, **options):
@@ -97,7 +130,21 @@ def state(module):
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 @pytest.mark.parametrize("name", TERMS)
 def test_gradient_reaches_the_first_layer_and_the_teacher_is_untouched(name, pair):
-    learner, (teacher,) = learner_for(only(name), pair)
+    check_gradient(*learner_for(only(name), pair))
+
+
+@arms(ARMS, DRAWING)
+def test_every_control_arm_does_too(name, settings):
+    check_gradient(*learner_for(only(name, **BESIDE.get(name, {}) | settings), PAIRS["same family"]))
+
+
+@arms(ARMS)
+def test_order_of_images_does_not_matter_to_control_arms(name, settings):
+    check_order(learner_for(only(name, **BESIDE.get(name, {}) | settings), PAIRS["same family"])[0])
+
+
+def check_gradient(learner, teachers):
+    (teacher,) = teachers
     before = state(teacher)
     for stage in stages(learner):
         learner.enter(stage)
@@ -142,9 +189,12 @@ def test_what_does_not_learn_in_a_stage_does_not_move(name):
 
 @pytest.mark.parametrize("name", TERMS)
 def test_order_of_images_does_not_matter(name):
+    check_order(learner_for(only(name), PAIRS["same family"])[0])
+
+
+def check_order(learner):
     image, label = batch()
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    learner, _ = learner_for(only(name), PAIRS["same family"])
     learner.eval()
     saved = state(learner)
     one = run(learner, image, label)[0]

@@ -408,6 +408,9 @@ def test_labels_and_identity_are_as_sharp_as_the_trained_graph(seen):
         for head in theirs:
             assert len(head[same].unique()) == 1
             assert (head[~same] == 0).all()
+    S, T, vectors = seen
+    even = ask("identity", (S, 1e-4 * T, vectors))[1]  # entropy is ln N less 1e-9: sharpness is still that of the graph
+    assert torch.allclose(even.amax((1, 2)) ** 2 * (N - 1) / N, (1e-4 * T).var(2, correction=0).mean(1) * N, rtol=1e-2)
     # A class of six images cannot be sharper than ln 6.
     assert entropy(alike(torch.ones(N, N).bool(), torch.tensor([0.1]))).item() == pytest.approx(math.log(N))
 

@@ -30,9 +30,19 @@ def state(run):
     return load_file(run.path / "checkpoints" / "last.safetensors")
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
-def test_stopped_and_resumed_is_bit_identical(method, tiny_data, tiny_teacher, tmp_path, monkeypatch):
-    whole = train(tmp_path / "whole", method, tiny_data, tiny_teacher)
+DRAWING = {  # control arms that draw random numbers as they train, or look up what was computed once
+    "mhgd noise-matched": ("mhgd", {"gradients": "noise-matched"}),
+    "letkd-2 shuffled": ("letkd-2", {"terms": {"letkd": {"noise": "shuffled"}}}),
+    "letkd-2 permuted": ("letkd-2", {"terms": {"letkd": {"labels": "permuted-assignment"}}}),
+    "cakd cached": ("cakd", {"terms": {"cakd": {"views": "cached", "mask": "random"}}, "augment": "none"}),
+}
+WAYS = {method: (method, {}) for method in sorted(METHODS)} | DRAWING
+
+
+@pytest.mark.parametrize(("method", "options"), WAYS.values(), ids=WAYS)
+def test_stopped_and_resumed_is_bit_identical(method, options, tiny_data, tiny_teacher, tmp_path, monkeypatch):
+    data = tiny_data | options
+    whole = train(tmp_path / "whole", method, data, tiny_teacher)
     asked = [0]
 
     def agreed(self, fabric, step):  # after every fourth step of all
@@ -43,7 +53,7 @@ def test_stopped_and_resumed_is_bit_identical(method, tiny_data, tiny_teacher, t
     run, stops = None, 0
     while run is None:
         try:
-            run = api.resume(tmp_path / "run") if stops else train(tmp_path / "run", method, tiny_data, tiny_teacher)
+            run = api.resume(tmp_path / "run") if stops else train(tmp_path / "run", method, data, tiny_teacher)
         except Interrupted:
             stops += 1
     assert stops == asked[0] // 4 >= 1
