@@ -664,6 +664,15 @@ def test_codebooks_that_no_clustering_made(codebook):
     assert found == 1 if codebook == "patches" else found < 0.1
 
 
+def test_of_few_patches_an_eighth_as_many_templates_have_a_centroid(caplog):
+    with caplog.at_level("INFO", "kdscope"):
+        _, term = taught(method="letkd-1", codes=None)
+    centroids = term.targets["kd_penultimate"].centroids
+    assert centroids.shape == (4096, 64)
+    assert int((~centroids.isnan().any(1)).sum()) == 40 * 4 * 4 // 8
+    assert "80 of 4,096 templates have a centroid" in caplog.text
+
+
 def test_many_patches_are_sampled(monkeypatch):
     monkeypatch.setattr("kdscope.methods.letkd.prepare.PATCH_BYTES", 40 * 16 * 4 * 3 // 2)  # half of the numbers
     seen = []

@@ -3,6 +3,7 @@
 L = CE + mean KL(p_T || softmax(a)) of the KD layer at the last map (letkd-1), and of one more inside (letkd-2).
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,7 +45,8 @@ class LetKD(Term):
         intermediate: the same, supervised by sub-classes.
         codes: K of the penultimate layer; null for 4,096, of which only an eighth as many as there are patches then
             have a centroid, and the others are never a target. Its own number must not exceed that of the patches.
-        subclasses: of each class at the intermediate layer; K there is that times the number of classes.
+        subclasses: of each class at the intermediate layer; K there is that times the number of classes. A class of
+            fewer patches has fewer, and the others are never a target.
         sharpness: T of softmax(-T d^2); the authors' is 1, at which targets are nearly one-hot.
         components: of the discriminant analysis; null for 60, or as many as there are.
         alpha_penultimate, alpha_intermediate: what the layers add counts so much; 0 leaves the maps as they are.
@@ -192,6 +194,11 @@ class LetKD(Term):
             raise KDScopeError(
                 f"term 'letkd': codes is {self.codes}, but {images} training images have {count} patches of "
                 f"{grid[0]} x {grid[1]}; take fewer, such as {templates_for(count)}"
+            )
+        if self.codes is None and templates_for(count) < TEMPLATES:
+            logging.getLogger("kdscope").info(
+                f"letkd: {templates_for(count):,} of {TEMPLATES:,} templates have a centroid, an eighth of the patches "
+                f"of {images:,} training images; --set terms.letkd.codes={templates_for(count)} leaves the others out"
             )
         return self.codes or templates_for(count)
 
