@@ -84,7 +84,9 @@ METHODS.register("at")(
         "70.66), resnet32x4 -> resnet8x4 73.44 (student 72.50), vgg13 -> vgg8 71.43 (student 70.36)",
         departures="The printed equation has the unsquared norm and beta / 2; the released code, which gave the "
         "published numbers, has the mean of squares, and 1000 is its weight: that is the default, and the printed "
-        "form is variant 'paper-text'. The exponent is the setting p. Public code that sums where this takes a mean, "
-        "or adds 1e-6 to the norm, differs by a constant factor and by nothing visible.",
+        "form is variant 'paper-text'. Where the grids differ, the finer attention map is averaged, as in the paper; "
+        "RepDistiller and mdistiller average the features before they are squared. The exponent is the setting p. "
+        "Public code that sums where this takes a mean, or adds 1e-6 to the norm, differs by a constant factor and by "
+        "nothing visible.",
     )
 )

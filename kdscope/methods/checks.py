@@ -23,6 +23,19 @@ def weight(term: str, setting: str, value: Any) -> float:
     return float(value)
 
 
+def weights(term: str, **values: Any) -> tuple[float, ...]:
+    """Weights of the parts of a loss within a term, each checked by `weight`, of which one at least is above 0.
+
+    >>> weights("dkd", alpha=1, beta=0)
+    (1.0, 0.0)
+    """
+    checked = tuple(weight(term, setting, value) for setting, value in values.items())
+    if not any(checked):
+        which = f"{' and '.join(values)} are {'both' if len(values) == 2 else 'all'} 0"
+        raise KDScopeError(f"term {term!r}: {which}, which leaves nothing; give one of them")
+    return checked
+
+
 def flag(term: str, setting: str, value: Any) -> bool:
     """`value` where it is true or false."""
     if not isinstance(value, bool):

@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 from kdscope.data import Batch
 from kdscope.errors import unknown
 from kdscope.features.features import Features
-from kdscope.methods.checks import positive, weight
+from kdscope.methods.checks import positive, weights
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.term import Term
@@ -94,7 +94,7 @@ class DIST(Term):
         if variant not in VARIANTS:
             raise unknown("variant", variant, VARIANTS, "term 'dist'")
         self.temperature = positive("dist", "temperature", temperature)
-        self.beta, self.gamma = weight("dist", "beta", beta), weight("dist", "gamma", gamma)
+        self.beta, self.gamma = weights("dist", beta=beta, gamma=gamma)
         self.variant = variant
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Tensor:

@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 
 from kdscope.data import Batch
 from kdscope.features.features import Features
-from kdscope.methods.checks import positive, weight
+from kdscope.methods.checks import positive, weights
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.term import Term
@@ -78,7 +78,7 @@ class DecoupledKD(Term):
 
     def __init__(self, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0):
         super().__init__()
-        self.alpha, self.beta = weight("dkd", "alpha", alpha), weight("dkd", "beta", beta)
+        self.alpha, self.beta = weights("dkd", alpha=alpha, beta=beta)
         self.temperature = positive("dkd", "temperature", temperature)
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Tensor:

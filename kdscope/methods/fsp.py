@@ -136,8 +136,9 @@ METHODS.register("fsp")(
         reference="CIFAR-100, last epoch (Tian et al., ICLR 2020): resnet56 -> resnet20 69.95 (student 69.06, KD "
         "70.66), resnet32x4 -> resnet8x4 72.62 (student 72.50), wrn-40-2 -> wrn-16-2 72.91 (student 73.26)",
         departures="Unequal widths get a linear adapter on the student. RepDistiller pools by the mean, where the "
-        "paper takes the maximum, and averages over the entries (variant=repdistiller, with init_lr=null); "
-        "KD_methods_with_TF weighs the paper's sum by 1/2000 (variant=kd-methods-tf). torchdistill sums the norms of "
+        "paper takes the maximum, averages over the entries and begins with the stem's map, which is layers "
+        "(variant=repdistiller, with init_lr=null); KD_methods_with_TF weighs the paper's sum by 1/2000 "
+        "(variant=kd-methods-tf). torchdistill sums the norms of "
         "the columns, not their squares; that is not offered. The epochs of the phase come on top of the run's.",
     )
 )

@@ -16,7 +16,7 @@ from kdscope.data import Batch
 from kdscope.features.choose import choose
 from kdscope.features.features import Features
 from kdscope.methods.at import attention_transfer_loss
-from kdscope.methods.checks import weight
+from kdscope.methods.checks import weights
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.gathered import of_all_ranks
 from kdscope.methods.method import METHODS, Method
@@ -96,7 +96,7 @@ class HybridAttention(Term):
 
     def __init__(self, spatial: float = 100.0, channel: float = 1.0, layers: Layers = "stages"):
         super().__init__()
-        self.spatial, self.channel = weight("h-at", "spatial", spatial), weight("h-at", "channel", channel)
+        self.spatial, self.channel = weights("h-at", spatial=spatial, channel=channel)
         self.layers = layers
         self.points: dict[str, list[tuple[str, str]]] = {}
         self._asked = False  # whether this process has seen its first batch; the choice itself is saved, and wins

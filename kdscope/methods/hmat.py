@@ -20,7 +20,7 @@ from kdscope.data import Batch
 from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
 from kdscope.methods.at import attention_transfer_loss
-from kdscope.methods.checks import weight
+from kdscope.methods.checks import weights
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.method import METHODS, Method
 from kdscope.methods.shapes import conv1x1, exact, same_grid, to_grid
@@ -100,11 +100,12 @@ class HierarchicalAttention(Term):
         super().__init__()
         self.layers = layers
         self.groups = {"position": position, "activation": activation, "channel": channel}
-        self.shares = {
-            "position": weight("hmat", "position_weight", position_weight),
-            "activation": weight("hmat", "activation_weight", activation_weight),
-            "channel": weight("hmat", "channel_weight", channel_weight),
+        own = {
+            "position_weight": position_weight,
+            "activation_weight": activation_weight,
+            "channel_weight": channel_weight,
         }
+        self.shares = dict(zip(self.groups, weights("hmat", **own), strict=True))
         for name, group in self.groups.items():
             if not isinstance(group, Sequence) or any(type(index) is not int for index in group):
                 raise KDScopeError(f"term 'hmat': {name} is a list of indices such as [-2, -1], not {group!r}")

@@ -142,7 +142,8 @@ METHODS.register("kd-svd")(
         "decomposes the matrix of (channels and rows) x columns, another uses the library's gradient, which is not "
         "finite for maps of low rank. Alignment keeps the teacher's sign, of ties the stronger direction. The gradient "
         "of the transfer is clipped for each tensor to the task's, as in that code (gradients: clip); the weight then "
-        "matters little. Unequal widths get an adapter. variant=vectors is KD-SVDF.",
+        "matters little. Unequal widths get an adapter. variant=vectors is KD-SVDF. RepDistiller "
+        "takes the mean over images and does not clip: variant=repdistiller with gradients=sum.",
         gradients="clip",
         cost="an eigendecomposition of a matrix of min(C, HW) rows for each image, stage and network",
     )

@@ -10,9 +10,8 @@ from torch.nn.functional import smooth_l1_loss
 from torch.utils.checkpoint import checkpoint
 
 from kdscope.data import Batch
-from kdscope.errors import KDScopeError
 from kdscope.features.features import Features
-from kdscope.methods.checks import weight
+from kdscope.methods.checks import weights
 from kdscope.methods.cross_entropy import CrossEntropy
 from kdscope.methods.gram import centred_gram, distances, like
 from kdscope.methods.method import METHODS, Method
@@ -117,9 +116,7 @@ class RKD(Term):
 
     def __init__(self, distance: float = 25.0, angle: float = 50.0, layers: Layers = "penultimate"):
         super().__init__()
-        self.distance, self.angle = weight("rkd", "distance", distance), weight("rkd", "angle", angle)
-        if not self.distance and not self.angle:
-            raise KDScopeError("term 'rkd': distance and angle are both 0, which leaves nothing; give one of them")
+        self.distance, self.angle = weights("rkd", distance=distance, angle=angle)
         self.layers = layers
 
     def forward(self, student: Features, teacher: Features, batch: Batch) -> Tensor:

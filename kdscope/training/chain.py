@@ -15,10 +15,8 @@ from kdscope.run import Run
 
 def complete(config: Config) -> Config:
     """The config with its chain written out: which kind, and which assistants where none were named."""
-    kind = config.chain
-    if kind is None:
-        kind = "assistants" if config.assistants else "generations" if config.generations > 1 else None
-    kind = kind or one_of(config.method, "chain", "") or "none"
+    given = "assistants" if config.assistants else "generations" if config.generations > 1 else "none"
+    kind = config.chain or one_of(config.method, "chain", "") or given
     if kind != "assistants" and config.assistants:
         raise KDScopeError(f"assistants are given, but the chain is {kind!r}; leave out one of the two")
     if kind != "generations" and config.generations > 1:

@@ -44,6 +44,9 @@ def test_overrides_and_custom_methods():
     assert weights("custom", {"at": {}}) == {"at": 1.0}
 
 
+HMAT_WEIGHTS = ("position_weight", "activation_weight", "channel_weight")
+
+
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
@@ -57,6 +60,10 @@ def test_overrides_and_custom_methods():
         ("letkd-1+letkd-2", {}, "'letkd-2' and a part before it have the term 'letkd' in different forms"),
         ("fitnets+kd+fitnets-joint", {}, "'fitnets-joint' and a part before it have the term 'fitnets'"),
         ("born-again+kd-mhgd", {}, "have the term 'kd' in different forms"),
+        ("dkd", {"dkd": {"alpha": 0, "beta": 0}}, "alpha and beta are both 0, which leaves nothing"),
+        ("dist", {"dist": {"beta": 0, "gamma": 0}}, "beta and gamma are both 0"),
+        ("h-at", {"h-at": {"spatial": 0, "channel": 0}}, "spatial and channel are both 0"),
+        ("hmat", {"hmat": dict.fromkeys(HMAT_WEIGHTS, 0)}, "channel_weight are all 0"),
         ("at", {"at": {"p": True}}, "p must be a number above 0, not True"),
         ("vid", {"vid": {"variance": True}}, "variance must be a number between"),
         ("none", {"cross-entropy": {"label_smoothing": True}}, "label_smoothing must be in"),

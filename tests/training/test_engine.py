@@ -318,6 +318,8 @@ def test_the_rule_is_what_the_optimiser_sees(tiny_data, tiny_teacher, tmp_path, 
         ({"method": "kd", "terms": {"kd": {"warmup": 2}}}, r"warmup is a share of all epochs in \[0, 1\], not 2"),
         ({"method": "kd", "terms": {"kd": {"anneal": "linea"}}}, "unknown anneal 'linea'"),
         ({"method": "kd", "chain": "none", "assistants": ["resnet8"]}, "assistants are given, but the chain is 'none'"),
+        ({"method": "born-again", "assistants": ["resnet8"]}, "assistants are given, but the chain is 'generations'"),
+        ({"method": "takd", "generations": 2}, "generations are given, but the chain is 'assistants'"),
     ],
 )
 def test_refused(options, message, tiny_data, tiny_teacher, tmp_path):
