@@ -81,6 +81,7 @@ class MultiHeadGraph(Term):
 
     name = "mhgd"
     reads = "features"
+    maps_only = True
     summary = "graphs of the batch by attention heads"
     least_images = 2
 
