@@ -12,6 +12,7 @@ from kdscope.errors import KDScopeError, unknown
 from kdscope.features.choose import choose, is_word
 from kdscope.features.features import ENSEMBLES, Ensemble, Features
 from kdscope.methods.method import known_terms
+from kdscope.methods.shapes import need_maps
 from kdscope.methods.term import COMMON, Phase, Term, TrainingData
 
 Views = tuple[Features | None, Features]
@@ -108,7 +109,8 @@ class Objective(nn.Module):
             for k, term in enumerate(terms):
                 if term.reads == "features":
                     views = self._views(name, k, student, teachers)
-                    _check_maps(term, *views)
+                    if term.maps_only:
+                        need_maps(name, student=views[0].maps, teacher=views[1].maps)
                     term.build(*views)
                 elif term.reads == "logits":
                     term.build(student, Ensemble.of(teachers, self.teacher_weights, self.ensemble))
@@ -229,17 +231,6 @@ def _check_needs(kind: type[Term], teachers: int, peers: int) -> None:
         raise KDScopeError(f"term {kind.name!r} needs a teacher; add one (--teacher RUN), or train with --method none")
     if kind.reads == "peers" and not peers:
         raise KDScopeError(f"term {kind.name!r} needs a network that learns beside the student; add --peer NAME")
-
-
-def _check_maps(term: Term, student: Features, teacher: Features) -> None:
-    for role, view in (("student", student), ("teacher", teacher)):
-        for layer, features in view.maps.items() if term.maps_only else ():
-            if features.dim() != 4:
-                raise KDScopeError(
-                    f"term {term.name!r} needs feature maps [C, H, W], and layer {layer!r} of the {role} gives "
-                    f"{list(features.shape[1:])}; take one before the pooling, such as --set "
-                    f"terms.{term.name}.layers=stages"
-                )
 
 
 def _scheduled(settings: Mapping[str, Any], epoch: int, epochs: int) -> float:

@@ -1,7 +1,22 @@
 """What feature terms do to maps before they compare them: pool to a common grid, pool to a vector, line up channels."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
+
+from kdscope.errors import KDScopeError
+
+
+def need_maps(term: str, **roles: Mapping[str, Tensor]) -> None:
+    """Raise unless all features, by role and layer, are maps [B, C, H, W]."""
+    for role, maps in roles.items():
+        for layer, features in maps.items():
+            if features.dim() != 4:
+                raise KDScopeError(
+                    f"term {term!r} needs feature maps [C, H, W], and layer {layer!r} of the {role} gives "
+                    f"{list(features.shape[1:])}; take one before the pooling, such as --set terms.{term}.layers=stages"
+                )
 
 
 def exact(features: Tensor) -> Tensor:
