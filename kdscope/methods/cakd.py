@@ -229,7 +229,7 @@ METHODS.register("cakd")(
         "100 (mean-form attention on 8 x 8 places is at most 2 / 64, so that the 1000 of `at` would drown the "
         "labels), alignment under the mask of the teacher's image. The share of a `topq` mask is exact where values "
         "tie. The control arms: docs/controls.md",
-        cost="Masks made live take 8 passes of the teacher's head forward and back for each batch: 2.4 to 2.7 times "
+        cost="Masks made live take 8 passes of the teacher's head forward and back for each batch: 2.4 to 3.2 times "
         "the step of kd; with views=cached they are looked up: 1.03",
     )
 )
