@@ -1,4 +1,4 @@
-"""Mutual information on two processes: each counts its own images, and the merged state gives the number of one array."""
+"""Mutual information on two processes: each counts its own images, and what they merge to is that of one array."""
 
 import multiprocessing as mp
 
