@@ -16,11 +16,11 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, cast, pairs
 from kdscope.analyses.compare import Finding, measure_pairs, over_groups
 from kdscope.analyses.feature_information import ESTIMATORS, INFONCE, KSG, NEAR, shared_by_features, warning
+from kdscope.analyses.options import definitions
 from kdscope.analyses.relations import accuracy_of, against_accuracy, one_by_one
 from kdscope.analyses.usable import PAIRS as PROBED
 from kdscope.analyses.usable import usable_of_pair
 from kdscope.errors import unknown
-from kdscope.measures import MEASURES
 from kdscope.measures.logits import suitable
 from kdscope.sources import Subject
 
@@ -77,15 +77,12 @@ def mutual_information(
     Raises:
         KDScopeError: no student or no teacher among the sources, an unknown definition, caches of different images.
     """
-    layers, features, asked = (_listed(option) for option in (layers, features, definition))
+    layers, features = (_listed(option) for option in (layers, features))
     for name in features:
         if name not in ESTIMATORS:
             raise unknown("estimator", name, ESTIMATORS, "option 'features' of analysis 'mutual-information'")
     roles = cast(subjects, teacher, baseline)
-    known = {name for m in suitable(family=FAMILY) for name in MEASURES[m].definitions}
-    for name in asked:
-        if name not in known:
-            raise unknown("definition", name, known, "analysis 'mutual-information'")
+    asked = definitions(definition, suitable(family=FAMILY), "mutual-information")
     rows = []
     for part in splits_of(splits, roles):
         for named in dict.fromkeys(["kdscope", *BESIDE, *asked]):

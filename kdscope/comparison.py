@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdscope import api, models
-from kdscope.config import Config, TeacherSettings
+from kdscope.config import Config, TeacherSettings, flat
 from kdscope.errors import KDScopeError, unknown
 from kdscope.fleet import Outcome, Training, begun, check_jobs, train_all
 from kdscope.methods import resolve
@@ -193,7 +193,7 @@ def _untrained(name: str, settings: Any) -> Any:
 
 def _same(path: Path, wanted: Config, found: Config, taught: bool) -> None:
     """Raise for the first setting in which the run at `path` is not what is wanted."""
-    ours, theirs = (_flat(config.model_dump(mode="json", exclude={"teachers"})) for config in (wanted, found))
+    ours, theirs = (flat(config.model_dump(mode="json", exclude={"teachers"})) for config in (wanted, found))
     for key in dict.fromkeys((*ours, *theirs)):
         if key not in IDLE and ours.get(key) != theirs.get(key):
             raise KDScopeError(
@@ -213,16 +213,3 @@ def _who(teacher: TeacherSettings) -> str:
 
 def _place(config: Config) -> str:
     return ", ".join(str(teacher.run or teacher.checkpoint or teacher.model) for teacher in config.teachers) or "none"
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names.
-
-    >>> _flat({"optim": {"lr": 0.1}, "epochs": 3})
-    {'optim.lr': 0.1, 'epochs': 3}
-    """
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return found

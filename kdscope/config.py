@@ -273,6 +273,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names.
+
+    >>> flat({"optim": {"lr": 0.1}, "epochs": 3})
+    {'optim.lr': 0.1, 'epochs': 3}
+    """
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return found
+
+
 def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Any:
     """`values` as settings of `kind`; the first fault as one line that names the setting and the nearest right one."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 import filelock
 
-from kdscope.config import TeacherSettings
+from kdscope.config import TeacherSettings, flat
 from kdscope.errors import KDScopeError
 from kdscope.files import read_json
 from kdscope.run import Run
@@ -83,7 +83,7 @@ class Place:
         start = None if cell.start is None or begins is None else begins.parent.parent.name.rpartition("-")[2]
         if key_of(recipe, origins, start) == cell.key:
             return
-        ours, theirs = (_flat(c.model_dump(mode="json", exclude={"teachers"})) for c in (cell.config, recipe))
+        ours, theirs = (flat(c.model_dump(mode="json", exclude={"teachers"})) for c in (cell.config, recipe))
         ours["teachers"], theirs["teachers"] = wanted, origins
         changed = [k for k in dict.fromkeys((*ours, *theirs)) if ours.get(k) != theirs.get(k)]
         idle = {f"{group}.{key}" for group, keys in IDLE.items() for key in ([] if keys is True else keys)}
@@ -171,11 +171,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as lines:
         return list(csv.DictReader(lines))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
-    return found

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from processes import on_two_ranks
 
 from kdscope import KDScopeError
 from kdscope.measures.cka import CKA, linear_cka, rbf_cka
@@ -81,28 +81,15 @@ def test_ranks_merge_to_the_same_number():
     assert merged.compute()["x", "y"].value == pytest.approx(whole.value, abs=1e-10)
 
 
-def _rank(rank, path, out):
-    torch.set_num_threads(1)  # a forked process has none of its parent's OpenMP threads, and would wait for them
-    torch.distributed.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
-    x, y = related(400, offset=2.0)
-    state, states = StreamedCKA().update({"x": torch.tensor(x[rank::2])}, {"y": torch.tensor(y[rank::2])}), [None] * 2
-    torch.distributed.all_gather_object(states, state)
-    value = states[0].merge(states[1]).compute()["x", "y"].value
-    if rank == 1:
-        out.put(value)
-    torch.distributed.destroy_process_group()
-
-
 def test_two_ranks(tmp_path):
-    context = mp.get_context("fork")
-    out = context.Queue()
-    ranks = [context.Process(target=_rank, args=(rank, tmp_path / "store", out), daemon=True) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    value = out.get(timeout=60)
-    for process in ranks:
-        process.join()
-    assert value == pytest.approx(gram_cka(*related(400, offset=2.0)), abs=1e-10)
+    def work(rank):
+        x, y = related(400, offset=2.0)
+        state = StreamedCKA().update({"x": torch.tensor(x[rank::2])}, {"y": torch.tensor(y[rank::2])})
+        states = [None] * 2
+        torch.distributed.all_gather_object(states, state)
+        return states[0].merge(states[1]).compute()["x", "y"].value
+
+    assert on_two_ranks(work, tmp_path) == pytest.approx(gram_cka(*related(400, offset=2.0)), abs=1e-10)
 
 
 def test_closed_form():

@@ -7,10 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import kdscope
-from kdscope import api
 from kdscope.methods import METHODS, resolve
 from kdscope.methods.method import known_terms
-from kdscope.training.stop import Interrupted, StopSignal
 
 NEEDS_NO_TEACHER = {"labels", "peers"}
 
@@ -40,23 +38,11 @@ WAYS = {method: (method, {}) for method in sorted(METHODS)} | DRAWING
 
 
 @pytest.mark.parametrize(("method", "options"), WAYS.values(), ids=WAYS)
-def test_stopped_and_resumed_is_bit_identical(method, options, tiny_data, tiny_teacher, tmp_path, monkeypatch):
+def test_stopped_and_resumed_is_bit_identical(method, options, tiny_data, tiny_teacher, tmp_path, with_stops):
     data = tiny_data | options
     whole = train(tmp_path / "whole", method, data, tiny_teacher)
-    asked = [0]
-
-    def agreed(self, fabric, step):  # after every fourth step of all
-        asked[0] += 1
-        return asked[0] % 4 == 0
-
-    monkeypatch.setattr(StopSignal, "agreed", agreed)
-    run, stops = None, 0
-    while run is None:
-        try:
-            run = api.resume(tmp_path / "run") if stops else train(tmp_path / "run", method, data, tiny_teacher)
-        except Interrupted:
-            stops += 1
-    assert stops == asked[0] // 4 >= 1
+    run, stops = with_stops(lambda place: train(place, method, data, tiny_teacher), tmp_path / "run", every=4)
+    assert stops >= 1
     expected, got = state(whole), state(run)
     assert expected.keys() == got.keys()
     assert [key for key in expected if not torch.equal(expected[key], got[key])] == []

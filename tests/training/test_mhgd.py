@@ -5,8 +5,6 @@ import torch
 from safetensors.torch import load_file
 
 import kdscope
-from kdscope import api
-from kdscope.training.stop import Interrupted, StopSignal
 
 ARMS = ["untrained", "random", "shuffled", "random-fixed"]
 
@@ -21,26 +19,14 @@ def state(run):
 
 
 @pytest.mark.parametrize("graph", ARMS)
-def test_an_arm_that_is_stopped_goes_on_bit_for_bit(graph, tiny_data, tiny_teacher, tmp_path, monkeypatch):
+def test_an_arm_that_is_stopped_goes_on_bit_for_bit(graph, tiny_data, tiny_teacher, tmp_path, with_stops):
     options = tiny_data | {
         "method": "mhgd",
         "teachers": [tiny_teacher],
         "terms": {"mhgd": {"graph": graph, "heads": 2}},
     }
     whole = kdscope.train(tmp_path / "whole", **options)
-    asked = [0]
-
-    def agreed(self, fabric, step):
-        asked[0] += 1
-        return asked[0] % 2 == 0
-
-    monkeypatch.setattr(StopSignal, "agreed", agreed)
-    run, stops = None, 0
-    while run is None:
-        try:
-            run = api.resume(tmp_path / "run") if stops else kdscope.train(tmp_path / "run", **options)
-        except Interrupted:
-            stops += 1
+    run, stops = with_stops(lambda place: kdscope.train(place, **options), tmp_path / "run", every=2)
     assert stops == (3 if graph == "untrained" else 4)  # of 6 or 9 steps
     expected, got = state(whole), state(run)
     assert expected.keys() == got.keys()
