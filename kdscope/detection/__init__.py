@@ -1,0 +1,1 @@
+"""Distillation of object detectors: the same engine, with boxes in place of classes of images."""

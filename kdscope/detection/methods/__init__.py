@@ -1,0 +1,1 @@
+"""Distillation methods for object detectors, one file each."""
