@@ -86,10 +86,13 @@ class Claim:
 
 @dataclass
 class MapSet:
-    """Maps of all images: uint8 [count, height, width] in base64.
+    """Maps of all images: uint8 [count, height, width] in base64. All models have a kind of map on the same grid.
 
     An unsigned map is 0..255 for the least to the greatest value of its own image (a constant map is all 0).
-    A signed one is 128 + 127 v / max|v| of its own image, so that 128 is zero. `card` is the measure that reads it.
+    A signed one is 128 + 127 v / max|v| of its own image, so that 128 is zero.
+    Either way the mask at a threshold t is b - min(b) > t (max(b) - min(b)) over the bytes b of an image, and the IoU
+    of two models is that of their masks, or none where both are empty (`kdscope.measures.map_threshold`, at native
+    resolution). `known` is uint8 [count], 1 where an image has a map; None: all have. `card` is that of the measure.
     """
 
     label: str
@@ -97,6 +100,7 @@ class MapSet:
     width: int
     data: str
     signed: bool = False
+    known: str | None = None
     card: str | None = None
 
 
