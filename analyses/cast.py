@@ -219,6 +219,8 @@ def _among_students(cast: Cast) -> Iterable[Pair]:
 def _reruns(subjects: Iterable[Subject]) -> Iterable[tuple[Subject, Subject]]:
     """Neighbours in the ring of the seeds of each group: as many pairs as seeds, not all of them."""
     for members in by_group(distinct(subjects)).values():
+        # A teacher whose students had different data is there once for each of these: it is no rerun of itself.
+        members = list({subject.weights or identify(subject): subject for subject in reversed(members)}.values())[::-1]
         if len(members) > 1:
             yield from itertools.pairwise(members)
         if len(members) > 2:

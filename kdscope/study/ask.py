@@ -123,24 +123,16 @@ def _named(patterns: Sequence[str], option: str, wanted: Sequence[Cell]) -> list
     return found
 
 
-def _named(patterns: Sequence[str], option: str, wanted: Sequence[Cell]) -> list[Cell]:
-    """The cells that an option names."""
-    found = [cell for cell in wanted if any(matches(cell, str(pattern)) for pattern in patterns)]
-    if not found:
-        raise unknown("run", ", ".join(map(str, patterns)), [cell.group for cell in wanted], f"option {option}")
-    return found
-
-
 def _subjects(chosen: Sequence[Cell], known: Mapping[str, Cell], place: Place) -> "list[Subject]":
     """The runs of cells as an analysis takes them, they and their teachers under the names of the cells."""
     from kdscope.sources import of_run
 
-    names = {place.run(cell): cell.name for cell in reversed([*known.values()])}
-    names |= {place.run(cell): cell.name for cell in chosen}
+    names = {place.run(cell).name: cell.name for cell in reversed([*known.values()])}
+    names |= {place.run(cell).name: cell.name for cell in chosen}
 
     def renamed(subject: "Subject") -> "Subject":
-        name = names.get(subject.folder.parent, subject.name) if not subject.prefix else subject.name
-        return replace(subject, name=name, teachers=tuple(renamed(teacher) for teacher in subject.teachers))
+        teachers = tuple(renamed(teacher) for teacher in subject.teachers)
+        return replace(subject, name=names.get(subject.name, subject.name), teachers=teachers)
 
     return [renamed(of_run(Run(place.run(cell)), cell.config.device)) for cell in chosen]
 
