@@ -53,10 +53,12 @@ class DetectionFeatures:
     Attributes:
         maps: stride to feature map [N, C, H, W], finest first; without the max-pooled extra level of Faster R-CNN.
         rows: by head: "dense" of a one-stage detector, "rpn" and "roi" of a two-stage one.
+        losses: of a student that learns, the detector's own losses by torchvision's names; with a gradient.
     """
 
     maps: dict[int, Tensor]
     rows: dict[str, Rows] = field(default_factory=dict)
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
