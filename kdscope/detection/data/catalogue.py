@@ -1,0 +1,48 @@
+"""Detection datasets by name: the registry, and `load`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdscope.data.catalogue import Request
+from kdscope.detection.data.record import DetectionDataset, hold_out
+from kdscope.errors import KDScopeError
+from kdscope.registry import Registry
+
+DETECTION_DATASETS: Registry[Callable[[Request], DetectionDataset]] = Registry(
+    "detection dataset", "kdscope.detection.data", "kdscope.detection_datasets"
+)
+
+
+def load(
+    name: str,
+    *,
+    validation: float = 0.0,
+    image_size: int | None = None,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> DetectionDataset:
+    """The detection dataset `name`.
+
+    Args:
+        name: "scenes", "scenes:100", "coco:DIR", "coco-ids:DIR", "voc:DIR", "visdrone:DIR"; see `DETECTION_DATASETS`.
+        validation: fraction of train to hold out, 0 <= validation < 1.
+        image_size: height and width in pixels of generated scenes; files keep the size that they have.
+        seed: which training images are held out; nothing else depends on it.
+        cache_dir: where `voc:DIR` and `visdrone:DIR` keep their annotations as COCO JSON; default: beside them.
+        progress: whether to show a progress bar on standard error, when that is a terminal.
+
+    Raises:
+        KDScopeError: unknown name (with the nearest), data that is absent or unreadable, an option out of range.
+
+    >>> dataset = load("scenes:8", validation=0.25)
+    >>> dataset.classes, len(dataset.train), len(dataset.validation), tuple(dataset.train[0].image.shape)
+    (('circle', 'square', 'triangle'), 6, 2, (3, 128, 128))
+    """
+    kind, _, argument = name.partition(":")
+    factory = DETECTION_DATASETS[kind]
+    if image_size is not None and not 1 <= image_size <= 4096:
+        raise KDScopeError(f"image_size={image_size} is out of range; give 1 to 4096 pixels")
+    place = None if cache_dir is None else Path(cache_dir).expanduser()
+    dataset = factory(Request(name, argument, None, image_size, False, place, progress))
+    return hold_out(dataset, validation, seed)
