@@ -48,12 +48,12 @@ class Method:
 METHODS: Registry[Method] = Registry("method", package="kdscope.methods", group="kdscope.methods")
 
 
-def known_terms() -> dict[str, type[Term]]:
+def known_terms(methods: Registry[Method] = METHODS) -> dict[str, type[Term]]:
     """Every term that some method uses, by name."""
-    return {term.name: term for name in METHODS for term in METHODS[name].terms}
+    return {term.name: term for name in methods for term in methods[name].terms}
 
 
-def parts(method: str) -> dict[str, Method]:
+def parts(method: str, methods: Registry[Method] = METHODS) -> dict[str, Method]:
     """The presets that a method's name adds up, by name; "custom" is none.
 
     >>> [part.title for part in parts("kd+at").values()]
@@ -62,7 +62,7 @@ def parts(method: str) -> dict[str, Method]:
     names = [] if method == "custom" else [part.strip().lower() for part in method.split("+")]
     if "" in names or len(set(names)) < len(names):
         raise KDScopeError(f"method {method!r}: a sum names each method once, such as kd+at")
-    return {name: METHODS[name] for name in names}
+    return {name: methods[name] for name in names}
 
 
 def one_of(method: str, attribute: str, default: Any) -> Any:
@@ -77,12 +77,14 @@ def one_of(method: str, attribute: str, default: Any) -> Any:
     return values.pop() if values else default
 
 
-def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+def resolve(
+    method: str, overrides: Mapping[str, Mapping[str, Any]] | None = None, methods: Registry[Method] = METHODS
+) -> dict[str, dict[str, Any]]:
     """The complete settings of each term of `method` ("kd", "kd+at", or "custom" for `overrides` alone).
 
     A term that several methods share is taken once, with the smallest of their weights: a method that lowers the
     cross-entropy has put that share elsewhere (AT + KD of Zagoruyko & Komodakis is 0.1 CE + 0.9 KD + 1000 AT).
-    `overrides` gives weights and settings by term, and may add terms.
+    `overrides` gives weights and settings by term, and may add terms; `methods` are those of classifiers or detectors.
 
     Raises:
         KDScopeError: an unknown method, term or setting (with the nearest), a bad weight, or no weight left.
@@ -92,7 +94,7 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
     """
     weights: dict[type[Term], float] = {}
     preset: dict[str, dict[str, Any]] = {}
-    for name, part in parts(method).items():
+    for name, part in parts(method, methods).items():
         for term, weight in part.terms.items():
             own = dict(part.settings.get(term.name, {}))
             _check_shared(method, name, term, own, preset.get(term.name))
@@ -100,7 +102,7 @@ def resolve(method: str, overrides: Mapping[str, Mapping[str, Any]] | None = Non
             preset[term.name] = preset.get(term.name, {}) | own
     resolved = {term.name: _defaults(term) | preset[term.name] | {"weight": weight} for term, weight in weights.items()}
 
-    terms = known_terms()
+    terms = known_terms(methods)
     for name, settings in (overrides or {}).items():
         if name not in terms:
             raise unknown("term", name, terms)
