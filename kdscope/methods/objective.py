@@ -73,6 +73,7 @@ class Objective(nn.Module):
                 each = zip(self.terms[name], teachers, strict=True)
                 self.pairs[name] = [layers_of(term, student, teacher) for term, teacher in each]
 
+        self._showing = _showing(kept)
         self.phases = [(name, phase) for name, each in self.terms.items() for phase in each[0].phases()]
         self.names = tuple(name for name, each in self.terms.items() if each[0].in_main)
         if not self.names:
@@ -126,6 +127,12 @@ class Objective(nn.Module):
         """Whether the teachers must run during a phase, or in the main training."""
         names = self.names if phase is None else (phase[0],)
         return any(self.terms[name][0].reads in ("logits", "features") for name in names)
+
+    def shown(self, image: Tensor, k: int) -> Tensor:
+        """What teacher k is shown of a batch: the image itself, or what a term makes of it."""
+        if self._showing is None:
+            return image
+        return self.terms[self._showing][0].shown(image, k, len(self.teacher_weights))
 
     def learning(self, phase: tuple[str, Phase] | None) -> set[nn.Parameter]:
         """The objective's own parameters that learn in a phase, or in the main training."""
@@ -224,6 +231,22 @@ def layers_of(term: Term, student: nn.Module, teacher: nn.Module) -> tuple[tuple
             f"({', '.join(ours)}) and {len(theirs)} of the teacher ({', '.join(theirs)})"
         )
     return tuple(ours), tuple(theirs)
+
+
+def _showing(names: Iterable[str]) -> str | None:
+    """The term that decides what each teacher is shown, or None; an error where another one reads teachers too."""
+    known = known_terms()
+    reading = [name for name in names if known[name].reads in ("logits", "features")]
+    showing = [name for name in reading if known[name].shown is not Term.shown]
+    if not showing:
+        return None
+    if len(reading) > 1:
+        rest = ", ".join(repr(name) for name in reading if name != showing[0])
+        raise KDScopeError(
+            f"term {showing[0]!r} shows teachers other images than the student sees, which {rest} would hear of too; "
+            "train without one of them"
+        )
+    return showing[0]
 
 
 def _check_needs(kind: type[Term], teachers: int, peers: int) -> None:

@@ -145,6 +145,11 @@ class Term(nn.Module):
 
     # Every step.
 
+    def shown(self, image: Tensor, k: int, m: int) -> Tensor:
+        """What teacher k of m is shown where the student sees `image` [B, C, H, W]; of the same shape, and then all
+        terms that read this teacher would hear of that: a term that changes it stands alone among them."""
+        return image
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """The loss, one float32 scalar."""
         raise NotImplementedError

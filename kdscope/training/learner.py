@@ -91,7 +91,7 @@ class Learner(nn.Module):
     @torch.no_grad()  # not inference_mode: its tensors cannot be saved for the student's backward pass
     def teach(self, image: Tensor) -> list[Features]:
         """What each teacher says of a batch, once for all terms."""
-        return [listen(image) for listen in self._listen_teachers]
+        return [listen(self.objective.shown(image, k)) for k, listen in enumerate(self._listen_teachers)]
 
     def build(self, image: Tensor) -> None:
         """One dry forward pass: check that all networks agree on the classes, and let the terms make their adapters."""
