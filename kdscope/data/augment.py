@@ -20,10 +20,12 @@ class Augmentation:
         name: as `augmentation` takes it.
         margin: zero pixels around each image. Where it is not 0, `draw` gives "dy" and "dx", int64 [B] in 0 .. 2 *
             margin, and `apply` is handed the windows that start there, as high and wide as the image was.
+        partners: whether each view is then mixed with that of another image of the split, "partner" in the parameters.
     """
 
     name: str
     margin: ClassVar[int] = 0
+    partners: ClassVar[bool] = False
 
     def draw(self, chance: Chance, height: int, width: int) -> Parameters:
         """Parameters of each image of `chance`, tensors whose first dimension is B, on the CPU."""
@@ -31,6 +33,10 @@ class Augmentation:
 
     def apply(self, images: Tensor, parameters: Parameters) -> Tensor:
         """The views, uint8 [B, 3, H, W], of `images` (the same shape, on any device); `images` may be overwritten."""
+        raise NotImplementedError
+
+    def mix(self, images: Tensor, others: Tensor, parameters: Parameters) -> Tensor:
+        """The views of `images` and those of their partners as one, where the augmentation has partners."""
         raise NotImplementedError
 
 

@@ -8,7 +8,7 @@ last bit.
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -151,7 +151,8 @@ class Batches:
 
         As `batch` of each, but what is streamed is read ahead.
         """
-        raw = self._reader(parts) if self.streams else [None] * len(parts)
+        pin = self.device.type == "cuda"
+        raw = read_ahead(self.split, parts, self.workers, pin) if self.streams else [None] * len(parts)
         drawn = self._drawn(parts, epoch)
         for (index, parameters), images in zip(drawn, raw, strict=True):
             yield self._make(index, epoch, parameters, images)
@@ -204,7 +205,9 @@ class Batches:
         return [part[self.rank * n : (self.rank + 1) * n] for part, n in whole if n >= self.least]
 
     def _draw(self, index: Tensor, epoch: int) -> Parameters:
-        return self.augment.draw(Chance(self.seed, epoch, index), self.height, self.width)
+        chance = Chance(self.seed, epoch, index)
+        drawn = self.augment.draw(chance, self.height, self.width)
+        return drawn | {"partner": chance.integers("partner", len(self.split))} if self.augment.partners else drawn
 
     def _drawn(self, parts: list[Tensor], epoch: int) -> Iterator[tuple[Tensor, Parameters]]:
         """Each batch's indices and parameters; parameters are drawn for many batches at a time."""
@@ -219,8 +222,10 @@ class Batches:
 
     def _make(self, index: Tensor, epoch: int, parameters: Parameters, images: Tensor | None) -> Batch:
         where = index.to(self.device, non_blocking=True)
-        images = self._gather(where, parameters, images)
-        images = normalise(self.augment.apply(images, parameters), self.mean, self.std)
+        images = self.augment.apply(self._gather(where, parameters, images), parameters)
+        if self.augment.partners:
+            images = self.augment.mix(images, self._partners(parameters["partner"], epoch), parameters)
+        images = normalise(images, self.mean, self.std)
         images = images.contiguous(memory_format=self.memory_format)
         view = View(self.augment_name, self.seed, epoch, index, parameters)
         return Batch(images, self.labels.index_select(0, where), where, view)
@@ -236,36 +241,54 @@ class Batches:
         dy, dx = (parameters[name].to(self.device, non_blocking=True) for name in ("dy", "dx"))
         return windows(store, where, dy, dx, self.height, self.width)
 
-    def _reader(self, parts: list[Tensor]) -> Iterator[Tensor]:
-        """Raw images of each batch, read ahead by workers."""
-        from torch.utils.data import DataLoader
+    def _partners(self, index: Tensor, epoch: int) -> Tensor:
+        """The views, uint8, that the images at `index` would have in this epoch if they were not mixed."""
+        drawn = self.augment.draw(Chance(self.seed, epoch, index), self.height, self.width)
+        raw = self.split.read(index) if self.streams else None
+        where = index.to(self.device, non_blocking=True)
+        return self.augment.apply(self._gather(where, drawn, raw), drawn)
 
-        # Forked, so that a memory-mapped split is shared and not sent to each worker.
-        loader = DataLoader(
-            _Reads(self.split),
-            sampler=parts,
-            batch_size=None,
-            num_workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            multiprocessing_context="fork" if self.workers else None,
-        )
-        return map(_or_raise, iter(loader))
+
+def read_ahead(split: Any, parts: list[Tensor], workers: int, pin: bool) -> Iterator[Any]:
+    """The raw images at each of `parts` (int64 [B], on the host), as `split.read` gives them, read ahead.
+
+    Args:
+        split: whose images; anything with `read`.
+        parts: the indices of each batch.
+        workers: processes that read; 0 reads in this one.
+        pin: whether they land in pinned memory, from which a GPU copies faster.
+
+    Raises:
+        KDScopeError: as `split.read`.
+    """
+    from torch.utils.data import DataLoader
+
+    # Forked, so that a memory-mapped split is shared and not sent to each worker.
+    loader = DataLoader(
+        _Reads(split),
+        sampler=parts,
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        multiprocessing_context="fork" if workers else None,
+    )
+    return map(_or_raise, iter(loader))
 
 
 class _Reads(torch.utils.data.Dataset):
     """What a worker does: the raw images at some indices, or what is wrong with them."""
 
-    def __init__(self, split: Split):
+    def __init__(self, split: Any):
         self.split = split
 
-    def __getitem__(self, index: Tensor) -> Tensor | KDScopeError:
+    def __getitem__(self, index: Tensor) -> Any:
         try:
             return self.split.read(index)
         except KDScopeError as error:  # raised in a worker, it would come back as a page of text
             return error
 
 
-def _or_raise(images: Tensor | KDScopeError) -> Tensor:
+def _or_raise(images: Any) -> Any:
     if isinstance(images, KDScopeError):
         raise images
     return images

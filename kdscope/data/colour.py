@@ -47,6 +47,27 @@ def colour(images: Tensor, factor: Tensor) -> Tensor:
     return blend(grey(images), images, factor)
 
 
+def hue(images: Tensor, turn: Tensor) -> Tensor:
+    """Turn the colour circle by `turn` (float [B], share of the whole): red by 1/3 is green. Grey stays.
+
+    As torchvision does with tensors (Pillow's own is of 256 hues); the lightest and the darkest channel keep their
+    levels, and the third follows.
+
+    >>> hue(torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1), torch.tensor([1 / 3])).flatten().tolist()
+    [0, 255, 0]
+    """
+    low, high = torch.aminmax(images.float(), dim=1, keepdim=True)
+    red, green, blue = images.float().split(1, dim=1)
+    span = (high - low).clamp(min=1)
+    sixth = torch.where(high == red, (green - blue) / span, 2 + (blue - red) / span)
+    sixth = torch.where((high == blue) & (high != red) & (high != green), 4 + (red - green) / span, sixth)
+    sixth = (sixth + 6 * _column(turn.float(), images)) % 6
+    # Each channel is at its lightest within 1/6 of its own hue (0, 2, 4 sixths), at its darkest from 2/6 on.
+    away = (sixth - torch.tensor([0.0, 2.0, 4.0], device=images.device).view(3, 1, 1)).abs()
+    share = (2 - torch.minimum(away, 6 - away)).clamp(0, 1)
+    return (low + share * (high - low)).round().clamp(0, 255).to(torch.uint8)
+
+
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Towards a 3 x 3 smoothing (0; weight 5 at the centre, 1 around, the border kept) or away from it."""
     wide = images.short()
