@@ -151,8 +151,7 @@ class Batches:
 
         As `batch` of each, but what is streamed is read ahead.
         """
-        pin = self.device.type == "cuda"
-        raw = read_ahead(self.split, parts, self.workers, pin) if self.streams else [None] * len(parts)
+        raw = self._reader(parts) if self.streams else [None] * len(parts)
         drawn = self._drawn(parts, epoch)
         for (index, parameters), images in zip(drawn, raw, strict=True):
             yield self._make(index, epoch, parameters, images)
@@ -247,6 +246,10 @@ class Batches:
         raw = self.split.read(index) if self.streams else None
         where = index.to(self.device, non_blocking=True)
         return self.augment.apply(self._gather(where, drawn, raw), drawn)
+
+    def _reader(self, parts: list[Tensor]) -> Iterator[Tensor]:
+        """Raw images of each batch, read ahead by workers."""
+        return read_ahead(self.split, parts, self.workers, pin=self.device.type == "cuda")
 
 
 def read_ahead(split: Any, parts: list[Tensor], workers: int, pin: bool) -> Iterator[Any]:

@@ -20,13 +20,7 @@ def read_image(path: str, size: int | tuple[int, int], short: int | None = None)
     Raises:
         KDScopeError: an image that cannot be read or has another size, or pixels without a known white (32 bits).
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            image = _eight_bits(file).convert("RGB")
-    except Exception as error:  # Pillow's decoders raise errors of many classes for broken files
-        raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
+    image = rgb(path)
     if isinstance(size, int):
         image = _scale_and_cut(image, size, short or size)
     elif (image.height, image.width) != size:
@@ -36,6 +30,21 @@ def read_image(path: str, size: int | tuple[int, int], short: int | None = None)
             "scale all by image_size (--set data.image_size=N, --image-size N)"
         )
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def rgb(path: str) -> Any:
+    """An image as Pillow's RGB of 8 bits a channel, in the size that it has.
+
+    Raises:
+        KDScopeError: an image that cannot be read, or pixels without a known white (32 bits).
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as file:
+            return _eight_bits(file).convert("RGB")
+    except Exception as error:  # Pillow's decoders raise errors of many classes for broken files
+        raise KDScopeError(f"{path} is not an image that can be read: {' '.join(str(error).split())}") from None
 
 
 def _eight_bits(image: Any) -> Any:
