@@ -35,7 +35,8 @@ class RowTargets:
         sampled: [R] bool, the rows that the detector's own loss counts.
         scores: "softmax" or "sigmoid", how logits become probabilities.
         delta_weights: of the box coder, (x, y, w, h): deltas divided by them are in units of the anchor's own size.
-        normaliser: the number that the detector divides its sum of regression losses by.
+        normaliser: what the detector divides the sum of its regression losses by: one number, or one of each row [R]
+            (RetinaNet counts the positives of each image). Divide first and sum then, and both are right.
     """
 
     labels: Tensor

@@ -39,7 +39,7 @@ def _torchvision(name: str, num_classes: int, image_size: int, pretrained: bool,
         options = {"init_weights": not pretrained, **options}  # said outright, else torchvision warns
     # Published weights have their own number of classes; their head is replaced below.
     head = {"weights": "DEFAULT"} if pretrained else {"num_classes": num_classes}
-    network = _create(full, torchvision.models.get_model, (name,), {**head, **options}, "image_size", image_size)
+    network = create(full, torchvision.models.get_model, (name,), {**head, **options}, "image_size", image_size)
     for auxiliary in ("AuxLogits", "aux1", "aux2"):  # Inception's second heads: a network gives its logits alone
         if hasattr(network, auxiliary):
             setattr(network, auxiliary, None)
@@ -57,7 +57,7 @@ def _timm(name: str, num_classes: int, image_size: int, pretrained: bool, option
     if not timm.is_model(name):
         raise unknown("timm model", name, timm.list_models())
     options = {"pretrained": pretrained, "num_classes": num_classes, **options}
-    return _create(f"timm:{name}", timm.create_model, (name,), options, "img_size", image_size)
+    return create(f"timm:{name}", timm.create_model, (name,), options, "img_size", image_size)
 
 
 def _callable(
@@ -75,7 +75,7 @@ def _callable(
     given = {key: value for key, value in given.items() if key in accepted}
     if "**" in accepted:
         given["num_classes"] = num_classes
-    network = _create(full, maker, (), {**given, **options})
+    network = create(full, maker, (), {**given, **options})
     if not isinstance(network, nn.Module):
         raise KDScopeError(f"model {full!r} is a {type(network).__name__}, not a torch.nn.Module")
     return network
@@ -121,7 +121,7 @@ def _parameters(maker: Callable[..., Any]) -> set[str]:
     }
 
 
-def _create(
+def create(
     full: str,
     maker: Callable[..., Any],
     arguments: tuple[str, ...],

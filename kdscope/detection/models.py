@@ -1,0 +1,206 @@
+"""Detectors by name: `build("fcos_resnet10_w16", num_classes=3)` gives a plain torchvision detector.
+
+    FAMILY_resnetD_wW   from scratch and small: ResNet-D of width W (10, 18 or 34 layers), batch norm, an FPN of 64
+                        channels; for images of 64 to 256 pixels. Families: fcos, fasterrcnn, retinanet.
+    FAMILY_resnetD      torchvision's parts at torchvision's sizes: ResNet-D with an FPN of 256 channels.
+    torchvision:NAME    a detector as torchvision builds it, such as torchvision:fcos_resnet50_fpn.
+    MODULE:CALLABLE     a user's own, called with num_classes; see `kdscope.detection.adapter` for what it must offer.
+
+`num_classes` counts the classes of objects; torchvision's own count is one more, because label 0 is the background.
+All normalise by ImageNet's mean and deviation unless an option says otherwise, so that one transform serves any pair.
+"""
+
+import functools
+import inspect
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torchvision.models import detection as zoo
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.resnet import BasicBlock, conv1x1
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from kdscope.errors import KDScopeError, unknown
+from kdscope.models import external
+
+FAMILIES = {"fcos": zoo.FCOS, "fasterrcnn": zoo.FasterRCNN, "retinanet": zoo.RetinaNet, "ssd": zoo.ssd.SSD}
+OURS = ("fcos", "fasterrcnn", "retinanet")
+DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of basic blocks
+LARGE = (18, 34, 50, 101)
+RATIOS = (0.5, 1.0, 2.0)
+CHANNELS = 64  # of the feature pyramid of the small detectors
+
+
+def names() -> list[str]:
+    """Common names; any width of the small ones can be built, and any detector of torchvision as torchvision:NAME.
+
+    >>> {"fcos_resnet10_w16", "fasterrcnn_resnet18_w32", "retinanet_resnet50"} <= set(names())
+    True
+    """
+    small = [f"{family}_resnet{d}_w{w}" for family in OURS for d, w in ((10, 8), (10, 16), (18, 32))]
+    return sorted(small + [f"{family}_resnet{d}" for family in OURS for d in LARGE])
+
+
+def build(
+    name: str, num_classes: int, *, image_size: int | None = None, pretrained: bool = False, **options: Any
+) -> nn.Module:
+    """A new detector in training mode, its weights drawn from torch's global generator.
+
+    Args:
+        name: as above.
+        num_classes: classes of objects, >= 1, without the background.
+        image_size: shorter side that images are scaled to, in pixels; None: 128 for the small detectors, and what
+            torchvision's own have (800).
+        pretrained: start the backbone from published weights; not for the small ones.
+        options: of torchvision's constructor (`min_size`, `score_thresh`, `box_detections_per_img`, ...).
+
+    Raises:
+        KDScopeError: an unknown name (with the nearest) or option, or weights that cannot be fetched.
+
+    >>> import torch
+    >>> detector = build("fcos_resnet10_w8", num_classes=3).eval()
+    >>> sorted(detector([torch.zeros(3, 128, 128)])[0])
+    ['boxes', 'labels', 'scores']
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise KDScopeError(f"detector {name!r} needs a whole number of classes, at least 1, not {num_classes!r}")
+    if image_size is not None:
+        options = {"min_size": image_size} | options
+    match = re.fullmatch(r"([a-z]+)_resnet(\d+)(?:_w(\d+))?", name.strip().lower())
+    family, depth = (match[1], int(match[2])) if match else ("", 0)
+    if ":" in name:
+        return _external(name, num_classes, pretrained, options)
+    if match is None or family not in OURS or depth not in (DEPTHS if match[3] else LARGE):
+        raise unknown("detector", name, names())
+    if match[3]:
+        if pretrained:
+            raise KDScopeError(f"detector {name!r} has no published weights; {family}_resnet18 has a backbone's")
+        maker = functools.partial(SMALL[family], depth, int(match[3]))
+    else:
+        maker = functools.partial(_large, family, depth, pretrained)
+    _check_options(name, family, options)
+    return external.create(name, maker, (num_classes + 1,), options)
+
+
+def backbone(depth: int, width: int, levels: tuple[int, ...]) -> BackboneWithFPN:
+    """ResNet of basic blocks, `width` channels in its first stage, and an FPN over the stages `levels` (1 to 4).
+
+    The strides of stages 1 to 4 are 4, 8, 16 and 32; a max-pooled level of twice the last stride follows.
+    """
+    body, channels = OrderedDict(stem=_stem(width)), width
+    for stage, blocks in enumerate(DEPTHS[depth], 1):
+        out = width * 2 ** (stage - 1)
+        body[f"layer{stage}"] = nn.Sequential(
+            *(_block(channels if k == 0 else out, out, 2 if k == 0 and stage > 1 else 1) for k in range(blocks))
+        )
+        channels = out
+    names = {f"layer{stage}": str(k) for k, stage in enumerate(levels)}
+    network = BackboneWithFPN(nn.Sequential(body), names, [width * 2 ** (s - 1) for s in levels], CHANNELS)
+    for module in network.body.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def _stem(width: int) -> nn.Module:
+    convolution = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+
+
+def _block(before: int, after: int, stride: int) -> BasicBlock:
+    changes = stride > 1 or before != after
+    shortcut = nn.Sequential(conv1x1(before, after, stride), nn.BatchNorm2d(after)) if changes else None
+    return BasicBlock(before, after, stride, shortcut)
+
+
+def _fcos(depth: int, width: int, num_classes: int, **options: Any) -> nn.Module:
+    anchors = AnchorGenerator(((8,), (16,), (32,), (64,)), ((1.0,),) * 4)
+    body = backbone(depth, width, (2, 3, 4))
+    return zoo.FCOS(body, num_classes, anchor_generator=anchors, **{"min_size": 128} | options)
+
+
+def _retinanet(depth: int, width: int, num_classes: int, **options: Any) -> nn.Module:
+    sizes = tuple(tuple(round(2.5 * stride * 2 ** (k / 3)) for k in range(3)) for stride in (8, 16, 32, 64))
+    anchors = AnchorGenerator(sizes, (RATIOS,) * 4)
+    # Without a normalisation its head, drawn with deviation 0.01, does not learn from scratch.
+    norm = functools.partial(nn.GroupNorm, 16)
+    head = RetinaNetHead(CHANNELS, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm)
+    body = backbone(depth, width, (2, 3, 4))
+    options = {"min_size": 128, "anchor_generator": anchors, "head": head} | options
+    return zoo.RetinaNet(body, num_classes, **options)
+
+
+def _fasterrcnn(depth: int, width: int, num_classes: int, **options: Any) -> nn.Module:
+    options = {
+        "min_size": 128,
+        "rpn_anchor_generator": AnchorGenerator(tuple((3 * s,) for s in (4, 8, 16, 32, 64)), (RATIOS,) * 5),
+        "rpn_pre_nms_top_n_train": 400,
+        "rpn_post_nms_top_n_train": 200,
+        "rpn_pre_nms_top_n_test": 400,
+        "rpn_post_nms_top_n_test": 100,
+        "rpn_batch_size_per_image": 128,
+        "box_batch_size_per_image": 64,
+        "box_roi_pool": MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2),
+        "box_head": TwoMLPHead(CHANNELS * 7**2, 128),
+        "box_predictor": FastRCNNPredictor(128, num_classes),
+    } | options
+    return zoo.FasterRCNN(backbone(depth, width, (1, 2, 3, 4)), **options)
+
+
+SMALL: dict[str, Callable[..., nn.Module]] = {"fcos": _fcos, "fasterrcnn": _fasterrcnn, "retinanet": _retinanet}
+
+
+def _large(family: str, depth: int, pretrained: bool, num_classes: int, **options: Any) -> nn.Module:
+    """As torchvision's builders of ResNet-50 do, which have no other depth; frozen batch norm with weights alone."""
+    body = resnet_fpn_backbone(
+        backbone_name=f"resnet{depth}",
+        weights="DEFAULT" if pretrained else None,
+        norm_layer=FrozenBatchNorm2d if pretrained else nn.BatchNorm2d,
+        trainable_layers=3 if pretrained else 5,
+        **({} if family == "fasterrcnn" else {"returned_layers": [2, 3, 4], "extra_blocks": LastLevelP6P7(256, 256)}),
+    )
+    return FAMILIES[family](body, num_classes, **options)
+
+
+def _external(name: str, num_classes: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    source, _, rest = name.partition(":")
+    if source.lower() != "torchvision":
+        return external.build(name, num_classes, pretrained=pretrained, **options)
+    import torchvision
+
+    known = [each for each in torchvision.models.list_models(module=zoo) if _family(each)]
+    if rest.lower() not in known:
+        raise unknown("torchvision detector", rest, known)
+    weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None, "num_classes": num_classes + 1}
+    _check_options(name, _family(rest.lower()), options, "trainable_backbone_layers")
+    return external.create(name, torchvision.models.get_model, (rest.lower(),), weights | options)
+
+
+def published(name: str, **options: Any) -> nn.Module:
+    """A detector of torchvision with all its published weights, which know the 90 labels of COCO: a teacher."""
+    import torchvision
+
+    rest = name.partition(":")[2].lower()
+    return external.create(name, torchvision.models.get_model, (rest,), {"weights": "DEFAULT"} | options)
+
+
+def _family(name: str) -> str:
+    """Which of FAMILIES a name of torchvision begins with; "" for detectors of masks and key points."""
+    return next((family for family in FAMILIES if name.startswith(family)), "")
+
+
+def _check_options(name: str, family: str, options: dict[str, Any], *more: str) -> None:
+    """torchvision takes any keyword in silence, so that a misspelt one would have no effect."""
+    known = [key for key in inspect.signature(FAMILIES[family]).parameters if key not in ("backbone", "kwargs")] + [
+        *more
+    ]
+    for key in options:
+        if key not in known:
+            raise unknown("option", key, known, f"detector {name!r}")

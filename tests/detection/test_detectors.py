@@ -1,0 +1,65 @@
+"""Detectors by name: their sizes, and what is said of a name or an option that is not known."""
+
+import pytest
+import torch
+
+from kdscope.detection import models
+from kdscope.errors import KDScopeError
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("fcos_resnet10_w8", 498_097),
+        ("fcos_resnet10_w16", 736_409),
+        ("retinanet_resnet10_w16", 772_248),
+        ("fasterrcnn_resnet10_w16", 931_315),
+        ("fcos_resnet18_w32", 3_240_169),
+        ("fasterrcnn_resnet18_w32", 3_436_099),
+    ],
+)
+def test_small_detectors_have_the_size_of_their_name(name, parameters):
+    assert sum(p.numel() for p in models.build(name, 3).parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["fcos_resnet18_w8", "retinanet_resnet10_w8", "fasterrcnn_resnet34_w8"])
+def test_they_detect_objects_of_the_classes_asked_for(name):
+    torch.manual_seed(0)
+    limit = "box_score_thresh" if name.startswith("faster") else "score_thresh"
+    detector = models.build(name, 4, image_size=64, **{limit: 0.0}).eval()
+    with torch.no_grad():
+        found = detector([torch.rand(3, 64, 96)])[0]
+    assert set(found["labels"].tolist()) <= {0, 1, 2, 3, 4}
+    assert (found["boxes"] <= torch.tensor([96, 64, 96, 64])).all()
+    assert (found["boxes"] >= 0).all()
+    assert len(found["boxes"]) > 20
+
+
+def test_every_layer_of_a_small_detector_learns():
+    detector = models.build("fasterrcnn_resnet10_w8", 2)
+    assert all(parameter.requires_grad for parameter in detector.parameters())
+    assert not any("FrozenBatchNorm" in type(module).__name__ for module in detector.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fcos_resnet11_w8", {}, "unknown detector 'fcos_resnet11_w8'; nearest: fcos_resnet1"),
+        ("resnet20", {}, "unknown detector 'resnet20'"),
+        ("fcos_resnet10", {}, "unknown detector 'fcos_resnet10'"),
+        ("torchvision:maskrcnn_resnet50_fpn", {}, "unknown torchvision detector 'maskrcnn_resnet50_fpn'; nearest: fas"),
+        ("fcos_resnet10_w8", {"score_tresh": 0.1}, "unknown option 'score_tresh' in detector .*; nearest: score_thres"),
+        ("torchvision:fcos_resnet50_fpn", {"min_sise": 1}, "unknown option 'min_sise'"),
+        ("fcos_resnet10_w8", {"pretrained": True}, "has no published weights"),
+        ("kdscope.detection.modls:build", {}, "no module 'kdscope.detection.modls'"),
+    ],
+)
+def test_bad_names_and_options_get_one_line(name, options, message):
+    with pytest.raises(KDScopeError, match=message):
+        models.build(name, 3, **options)
+
+
+@pytest.mark.parametrize("classes", [0, True, "3"])
+def test_a_detector_needs_classes(classes):
+    with pytest.raises(KDScopeError, match="needs a whole number of classes"):
+        models.build("fcos_resnet10_w8", classes)
