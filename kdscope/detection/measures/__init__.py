@@ -1,0 +1,1 @@
+"""Numbers about detectors, on arrays: where they look, where they differ, what they find, and what they inherit."""

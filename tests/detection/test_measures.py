@@ -1,0 +1,174 @@
+"""Measures of detectors against closed forms and plain loops."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
+from kdscope import KDScopeError
+from kdscope.detection.measures.agreement import best_score, detection_agreement
+from kdscope.detection.measures.attention_boxes import against_boxes
+from kdscope.detection.measures.attention_gap import attention_gap
+from kdscope.detection.measures.feature_error import feature_error
+from kdscope.detection.measures.found import Found, assigned, box_iou
+from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
+
+BLOCK = np.zeros((1, 8, 8), dtype=bool)
+BLOCK[0, 2:4, 2:6] = True  # 8 of 64 cells
+SHIFTED = np.roll(BLOCK, 2, axis=2)  # half of it off
+
+
+@pytest.mark.parametrize(
+    ("attention", "expected"),
+    [
+        (BLOCK, (1, 8, 1, 1)),
+        (np.ones_like(BLOCK), (0.125, 1, 0.5, 1 / 15)),
+        (~BLOCK, (0, 0, 0, 0)),
+        (SHIFTED, (0.5, 4, 0.714286, 1 / 3)),
+    ],
+    ids=["on the object", "uniform", "elsewhere", "half off"],
+)
+def test_known_maps(attention, expected):
+    assert [float(score[0]) for score in against_boxes(attention, BLOCK)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_auroc_is_that_of_scikit_learn_and_padding_does_not_count():
+    rng = np.random.default_rng(0)
+    a, m = rng.integers(0, 6, (5, 6, 7)).astype(float), rng.random((5, 6, 7)) < 0.3
+    v = np.ones_like(m)
+    v[:, 4:], v[:, :, 6:] = False, False
+    found = against_boxes(a, m, v)
+    cut = against_boxes(a[:, :4, :6], m[:, :4, :6])
+    for ours, theirs in zip(found, cut, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-12)
+    for i in range(5):
+        assert cut.auroc[i] == pytest.approx(roc_auc_score(m[i, :4, :6].ravel(), a[i, :4, :6].ravel()), rel=1e-12)
+
+
+def test_images_without_objects_or_background_are_nan():
+    maps = np.ones((2, 2, 2))
+    inside = np.array([np.zeros((2, 2), bool), np.ones((2, 2), bool)])
+    assert np.isnan(np.array(against_boxes(maps, inside))).all()
+
+
+@given(scale=st.floats(1e-3, 1e3))
+def test_a_factor_changes_no_score(scale):
+    a = np.random.default_rng(1).random((3, 5, 5))
+    m = np.random.default_rng(2).random((3, 5, 5)) < 0.4
+    for one, other in zip(against_boxes(a, m), against_boxes(a * scale, m), strict=True):
+        assert one == pytest.approx(other, rel=1e-9, nan_ok=True)
+
+
+def test_bad_attention():
+    with pytest.raises(KDScopeError, match="not negative"):
+        against_boxes(-np.ones((1, 2, 2)), np.ones((1, 2, 2)))
+    with pytest.raises(KDScopeError, match="must be the same"):
+        against_boxes(np.ones((1, 2, 2)), np.ones((1, 2, 3)))
+
+
+def test_gap_of_equal_maps_is_nothing_and_of_a_shift_known():
+    a = np.random.default_rng(0).random((1, 8, 8))
+    same = attention_gap(a, a, BLOCK)
+    assert (same.foreground[0], same.background[0], same.iou[0]) == (0, 0, 1)
+    assert np.isnan(same.ratio[0])
+    gap = attention_gap(BLOCK * 8.0, SHIFTED * 8.0, BLOCK)
+    assert (gap.foreground[0], gap.background[0]) == (4, 4 * 8 / 56)  # 4 cells lose 8, 4 others gain it
+    assert gap.iou[0] == pytest.approx(1 / 3)
+    assert attention_gap(SHIFTED, BLOCK, BLOCK).iou[0] == pytest.approx(1 / 3)
+
+
+def test_shares_of_the_error_add_up_and_have_the_density_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    e, f = rng.random((4, 6, 6)), rng.random((4, 6, 6)) + 1
+    r = rng.integers(-1, 5, (4, 6, 6))
+    found = feature_error(e, f, r)
+    assert found.share.sum(axis=1) == pytest.approx(np.ones(4), abs=1e-14)
+    for i, k in itertools.product(range(4), range(5)):
+        of, there = r[i] == k, r[i] >= 0
+        assert found.normalised[i, k] == pytest.approx(e[i][of].sum() / f[i][of].sum(), rel=1e-12)
+        density = e[i][of].mean() / e[i][there].mean()
+        assert found.density[i, k] == pytest.approx(density, rel=1e-12)
+
+
+def test_a_uniform_error_has_density_one_and_no_cells_no_density():
+    found = feature_error(np.ones((1, 4, 4)), np.full((1, 4, 4), 2.0), np.arange(16).reshape(1, 4, 4) % 2)
+    assert found.density[0, :2].tolist() == [1, 1]
+    assert np.isnan(found.density[0, 2:]).all()
+    assert found.normalised[0, :2].tolist() == [0.5, 0.5]
+    with pytest.raises(KDScopeError, match="regions go from"):
+        feature_error(np.ones((1, 1, 1)), np.ones((1, 1, 1)), np.full((1, 1, 1), 5))
+
+
+def detections(rng, n, classes=3):
+    corner = rng.random((n, 2)) * 60
+    return Found.of(np.c_[corner, corner + 5 + rng.random((n, 2)) * 40], rng.random(n), rng.integers(1, classes + 1, n))
+
+
+def test_a_detector_agrees_with_itself():
+    d = detections(np.random.default_rng(0), 7)
+    assert [float(x[0]) for x in detection_agreement([d], [d])] == [1, 1, 1, 1, 0]
+    empty = Found.of([], [], [])
+    both = detection_agreement([empty, d, empty], [empty, empty, d])
+    assert both.f1.tolist() == [1, 0, 0]
+    assert np.isnan(both.iou).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(0, 4), m=st.integers(0, 4), same=st.booleans())
+def test_the_assignment_is_the_best_of_all(seed, n, m, same):
+    rng = np.random.default_rng(seed)
+    a, b = detections(rng, n), detections(rng, m)
+    rows, columns, overlap = assigned(a, b, 0.2, same)
+    iou = box_iou(a.boxes, b.boxes)
+    best = (0, 0.0)
+    for chosen in itertools.product([None, *range(m)], repeat=n):
+        taken = [j for j in chosen if j is not None]
+        pairs = [(i, j) for i, j in enumerate(chosen) if j is not None]
+        if len(set(taken)) < len(taken) or any(
+            iou[p] < 0.2 or (same and a.labels[p[0]] != b.labels[p[1]]) for p in pairs
+        ):
+            continue
+        best = max(best, (len(pairs), sum(iou[p] for p in pairs)))
+    assert (len(rows), overlap.sum()) == pytest.approx(best, abs=1e-9)
+    assert len(set(rows)) == len(rows) == len(set(columns))
+
+
+def test_agreement_is_the_same_whoever_is_the_teacher():
+    rng = np.random.default_rng(3)
+    a, b = [detections(rng, 6) for _ in range(5)], [detections(rng, 4) for _ in range(5)]
+    one, other = detection_agreement(a, b, 0.3), detection_agreement(b, a, 0.3)
+    for x, y in zip(one, other, strict=True):
+        assert x == pytest.approx(y, nan_ok=True)
+    with pytest.raises(KDScopeError, match="same images"):
+        detection_agreement(a, b[:-1])
+
+
+def test_the_best_score_is_that_of_a_plain_search():
+    rng = np.random.default_rng(4)
+    scores, hits = rng.integers(0, 10, 40) / 10, rng.random(40) < 0.4
+
+    def f1(cut):
+        kept = scores >= cut
+        return 2 * (hits & kept).sum() / (kept.sum() + 20)
+
+    assert f1(best_score(scores, hits, 20)) == max(f1(cut) for cut in scores)
+    assert best_score(np.zeros(0), np.zeros(0, bool), 3) == float("inf")
+
+
+def test_outcomes_are_shares_of_their_objects():
+    rng = np.random.default_rng(5)
+    t, b, k = rng.random((3, 500)) < 0.6
+    image = rng.integers(0, 60, 500)
+    found = outcomes(t, b, k, image)
+    table = table_of_outcomes([t, b, k])
+    assert table.sum() == 500
+    assert found["transfer"].value == table[1, 0, 1] / table[1, 0].sum()
+    assert found["beyond-teacher"].value == table[0, 0, 1] / table[0, 0].sum()
+    assert found["harm"].value == pytest.approx(1 - found["kept"].value)
+    assert found["harm"].n == b.sum()
+    assert found["transfer"].ci_low < 0.6 < found["transfer"].ci_high  # hits are independent here
+    nobody = outcomes(t, np.ones(500, bool), k, image)["transfer"]
+    assert (nobody.n, np.isnan(nobody.value)) == (0, True)
