@@ -127,9 +127,8 @@ def test_the_assignment_is_the_best_of_all(seed, n, m, same):
     for chosen in itertools.product([None, *range(m)], repeat=n):
         taken = [j for j in chosen if j is not None]
         pairs = [(i, j) for i, j in enumerate(chosen) if j is not None]
-        if len(set(taken)) < len(taken) or any(
-            iou[p] < 0.2 or (same and a.labels[p[0]] != b.labels[p[1]]) for p in pairs
-        ):
+        fits = all(iou[i, j] >= 0.2 and (not same or a.labels[i] == b.labels[j]) for i, j in pairs)
+        if len(set(taken)) < len(taken) or not fits:
             continue
         best = max(best, (len(pairs), sum(iou[p] for p in pairs)))
     assert (len(rows), overlap.sum()) == pytest.approx(best, abs=1e-9)
@@ -169,6 +168,7 @@ def test_outcomes_are_shares_of_their_objects():
     assert found["beyond-teacher"].value == table[0, 0, 1] / table[0, 0].sum()
     assert found["harm"].value == pytest.approx(1 - found["kept"].value)
     assert found["harm"].n == b.sum()
-    assert found["transfer"].ci_low < 0.6 < found["transfer"].ci_high  # hits are independent here
+    value, low, high, n = found["transfer"]  # hits are independent here, so images are no groups
+    assert (high - low) / 2 == pytest.approx(1.96 * (value * (1 - value) / n) ** 0.5, rel=0.25)
     nobody = outcomes(t, np.ones(500, bool), k, image)["transfer"]
     assert (nobody.n, np.isnan(nobody.value)) == (0, True)

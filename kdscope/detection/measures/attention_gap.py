@@ -1,9 +1,9 @@
 """Do teacher and student look at the same places? The gap of FGD's figure 1 as numbers, and the overlap at equal area.
 
-Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, section 1: the attention of
-student and teacher differs, and more so on objects. On spatial attention A (eq. 1, which sums to the number of
-cells): the mean of |A_T - A_S| over the cells of objects, the same elsewhere, and their ratio. The overlap is that of the q highest cells of
-each, q being the number of cells of objects, ties shared out evenly.
+Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, section 1: the attention of student and
+teacher differs, and more so on objects. On spatial attention A (eq. 1, which sums to the number of cells): the mean
+of |A_T - A_S| over the cells of objects, the same elsewhere, and their ratio. The overlap is that of the q highest
+cells of each, q being the number of cells of objects, ties shared out evenly.
 """
 
 from typing import Any, NamedTuple
