@@ -13,6 +13,7 @@ EXAMPLES = """\b
   kdscope study status quickstart --scale smoke --watch
 """
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "waiting": "yellow", "stopped": "yellow", "to do": ""}
+WIDTH = 100  # where there is no terminal
 SHOWN = 60  # rows of a live table
 
 _common = [
@@ -89,7 +90,7 @@ def status(name: str, scale: str | None, root: Path, only: str | None, watch: bo
     known, wanted = {cell.name: cell for cell in everything}, select(everything, _patterns(only))
     place = place_of(loaded, root, scale)
     console = Console()
-    console.width = console.width if console.is_terminal else 120
+    console.width = console.width if console.is_terminal else WIDTH
     if not watch:
         console.print(_table(wanted, known, place, len(wanted))[0])
         return
@@ -120,12 +121,12 @@ def plan(name: str, scale: str | None, root: Path, only: str | None, jobs: int, 
     known, wanted = {cell.name: cell for cell in everything}, select(everything, _patterns(only))
     rows = plan_of(wanted, known, place_of(loaded, root, scale), timed)
     console = Console()
-    console.width = console.width if console.is_terminal else 120
-    table = _grid("runs", "to train", "epochs", "s/step", "hours", "folders")
+    console.width = console.width if console.is_terminal else WIDTH
+    table = _grid("runs", "to train", "epochs", "s/step", "hours", "key")
     for row in rows:
         hours = "" if row.hours is None else f"{row.hours:.2g}"
         step = "" if row.step is None else f"{row.step:.3f}"
-        table.add_row(row.group, f"{row.missing} of {row.runs}", str(row.epochs), step, hours, ", ".join(row.folders))
+        table.add_row(row.group, f"{row.missing} of {row.runs}", str(row.epochs), step, hours, row.key)
     console.print(table)
     for row in rows:
         if row.error:

@@ -28,6 +28,7 @@ class Planned:
     """Runs that differ in their seed alone: how many, how many of them are missing, and what these take.
 
     Attributes:
+        key: of the first; its folder is runs/GROUP-seedS-KEY.
         step: seconds. hours: of all that are missing together; None where it was not measured.
         error: why it could not be, such as data that are not there.
     """
@@ -36,7 +37,7 @@ class Planned:
     runs: int
     missing: int
     epochs: int
-    folders: tuple[str, ...]
+    key: str
     device: str
     step: float | None = None
     hours: float | None = None
@@ -53,7 +54,6 @@ def plan_of(wanted: Sequence[Cell], known: Mapping[str, Cell], place: Place, tim
         states = [place.state(cell, known) for cell in members]
         missing = [c for c, state in zip(members, states, strict=True) if state.state != "done"]
         first = members[0]
-        folders = tuple(place.run(cell).name for cell in members[:1]) + (("...",) if len(members) > 1 else ())
         step, hours, error = None, None if timed and missing else 0.0, ""
         if timed and missing:
             try:
@@ -64,7 +64,7 @@ def plan_of(wanted: Sequence[Cell], known: Mapping[str, Cell], place: Place, tim
         device = _device(first.config)
         rows.append(
             Planned(
-                group, len(members), len(missing), first.config.epochs, folders, device, step,
+                group, len(members), len(missing), first.config.epochs, first.key, device, step,
                 hours if timed else None, error,
             )
         )  # fmt: skip

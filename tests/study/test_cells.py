@@ -9,7 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdscope import models
 from kdscope.errors import KDScopeError
+from kdscope.methods.objective import changed
 from kdscope.study import cells, load_study, names
 from kdscope.study.conduct import matches
 from kdscope.study.grid import as_axis, points
@@ -193,7 +195,7 @@ def test_a_scale_needs_none_of_the_values_that_are_excluded_or_included(study):
 
 
 def test_the_study_of_the_documentation(tmp_path):
-    page = (Path(__file__).parents[2] / "docs" / "studies.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "studies" / "index.md").read_text()
     (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "page.yaml").write_text(text)
     made = load_study(tmp_path / "page.yaml")
@@ -250,7 +252,7 @@ def test_every_study_that_is_shipped_can_be_planned_at_every_scale(name):
         for question in shipped.analyses:
             assert set(question.options) <= set(ANALYSES[question.name].options)
     smoke = cells(shipped, "smoke")
-    assert {cell.config.data.name.split(":")[0] for cell in smoke} <= {"digits", "shapes", "long-tail"}
+    assert {cell.config.data.name.split(":")[0] for cell in smoke} <= {"digits", "shapes", "long-tail", "part"}
     whole = cells(shipped, "paper")
     for question in shipped.analyses:
         named = [question.options.get(option, []) for option in ANALYSES[question.name].sources]
@@ -259,3 +261,26 @@ def test_every_study_that_is_shipped_can_be_planned_at_every_scale(name):
     groups = {cell.group for cell in whole}
     for source, numbers in shipped.published.items():
         assert set(numbers) <= groups, source
+
+
+@pytest.mark.parametrize("scale", ["cpu", "controls", "paper"])
+def test_the_wide_student_of_letkd_has_the_parameters_of_the_one_with_the_layer(scale):
+    found = by_name(load_study("letkd-supervision"), scale)
+    image_size, classes = (32, 100) if scale == "paper" else (16, 10)
+
+    def parameters(name):
+        config = found[f"student-{name}-seed0"].config
+        network = models.build(config.model.name, classes, image_size=image_size, **config.model.options)
+        return sum(p.numel() for p in changed(network, config.terms).parameters())
+
+    wide = [name for name in ("wide-alone", "wide-kd") if f"student-{name}-seed0" in found]
+    assert len(wide) == (1 if scale == "controls" else 2)
+    for name in wide:
+        assert parameters(name) == pytest.approx(parameters("letkd-1"), rel=0.01)
+    assert parameters("letkd-1") > 1.3 * parameters("alone")  # so that capacity could be what helps
+
+
+def test_no_other_scale_of_letkd_has_wide_students():
+    study = load_study("letkd-supervision")
+    with_wide = {scale for scale in study.scales if any("wide" in cell.name for cell in cells(study, scale))}
+    assert with_wide == {"cpu", "controls", "paper"}
