@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from kdscope import KDScopeError
 from kdscope.detection.measures.agreement import best_score, detection_agreement
 from kdscope.detection.measures.attention_boxes import against_boxes
 from kdscope.detection.measures.attention_gap import attention_gap
+from kdscope.detection.measures.dense_fidelity import dense_fidelity, worse_boxes
 from kdscope.detection.measures.feature_error import feature_error
 from kdscope.detection.measures.found import Found, assigned, box_iou
 from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
@@ -172,3 +175,35 @@ def test_outcomes_are_shares_of_their_objects():
     assert (high - low) / 2 == pytest.approx(1.96 * (value * (1 - value) / n) ** 0.5, rel=0.25)
     nobody = outcomes(t, np.ones(500, bool), k, image)["transfer"]
     assert (nobody.n, np.isnan(nobody.value)) == (0, True)
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_divergence_of_rows_is_that_of_scipy(scores):
+    rng = np.random.default_rng(6)
+    t, s = rng.normal(size=(2, 50, 3)) * 3
+    labels, image = rng.integers(-1, 4, 50), rng.integers(0, 4, 50)
+    found = dense_fidelity(t, s, labels, image, 5, scores)
+    for name, of in {"foreground": labels > 0, "background": labels == 0}.items():
+        for i in range(4):
+            rows = of & (image == i)
+            if scores == "softmax":
+                expected = entropy(softmax(t[rows], axis=1), softmax(s[rows], axis=1), axis=1)
+            else:
+                p, q = expit(t[rows]), expit(s[rows])
+                expected = entropy([p, 1 - p], [q, 1 - q], axis=0).sum(axis=1)
+            assert found[name].kl[i] == pytest.approx(expected.mean() if rows.any() else np.nan, rel=1e-9, nan_ok=True)
+        assert np.isnan(found[name].kl[4])
+
+
+def test_of_sigmoids_none_is_an_answer():
+    t, s = [[-1.0, -2.0], [3.0, 1.0]], [[-2.0, -1.0], [1.0, 3.0]]
+    found = dense_fidelity(t, s, [0, 1], [0, 0], 1, "sigmoid")
+    assert (found["background"].agreement[0], found["foreground"].agreement[0]) == (1, 0)
+    with pytest.raises(KDScopeError, match="softmax"):
+        dense_fidelity(t, s, [0, 1], [0, 0], 1, "softmx")
+
+
+def test_a_box_is_worse_only_if_it_is_farther():
+    y = np.zeros((3, 4))
+    t, s = y + [[0.3], [0.1], [0.2]], y + [[0.1], [0.3], [0.2]]
+    assert worse_boxes(t, s, y, [1, 2, 1], [0, 1, 1], 2).tolist() == [0, 0.5]
