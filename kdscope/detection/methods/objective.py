@@ -81,13 +81,9 @@ class DetectionObjective(nn.Module):
 
     def forward(self, student: DetectionFeatures, teacher: DetectionFeatures | None, batch: DetectionBatch) -> Tensor:
         """The unweighted value of each of `names` [K], float32; the loss is `weights @ values`."""
-        return torch.stack(
-            list(
-                itertools.chain.from_iterable(
-                    values_of(term, student, teacher, batch).values() for term in self.terms.values()
-                )
-            )
-        )
+        with torch.autocast(batch.images.device.type, enabled=False):  # a sum over a map leaves the range of float16
+            each = [values_of(term, student, teacher, batch) for term in self.terms.values()]
+        return torch.stack([value for values in each for value in values.values()])
 
 
 def values_of(
