@@ -205,5 +205,5 @@ def test_of_sigmoids_none_is_an_answer():
 
 def test_a_box_is_worse_only_if_it_is_farther():
     y = np.zeros((3, 4))
-    t, s = y + [[0.3], [0.1], [0.2]], y + [[0.1], [0.3], [0.2]]
+    t, s = (y + np.array(x)[:, None] for x in ([0.3, 0.1, 0.2], [0.1, 0.3, 0.2]))
     assert worse_boxes(t, s, y, [1, 2, 1], [0, 1, 1], 2).tolist() == [0, 0.5]
