@@ -1,0 +1,249 @@
+// The explorer: choose an image, and see where teacher, student and the student without a teacher look, and how much
+// of it they share.
+
+import { all, decimals, find, make, percent, readIsland, thousands } from "./dom.js";
+import { DIVERGING, gradient, SCALES } from "./colours.js";
+import { bytesOf } from "./maps.js";
+import { cellsOf, ordered, passing, unpacked } from "./answers.js";
+import { chanceOf, CUTS, meanOf, overlapOf, overlaps } from "./overlap.js";
+import { drawPanels } from "./panels.js";
+import { Filmstrip } from "./filmstrip.js";
+
+const ROLE = { teacher: "teacher", student: "student", alone: "without a teacher" };
+
+export async function liveExplorer() {
+  const island = readIsland("images");
+  if (!island) return;
+  const explorer = new Explorer(unpacked(island), find("#explorer"));
+  await explorer.begin();
+}
+
+// A picture in the text of the page under a short address, which hundreds of elements can share.
+function addressOf(dataUri) {
+  const [head, body] = dataUri.split(",");
+  return URL.createObjectURL(new Blob([bytesOf(body)], { type: head.slice(5).split(";")[0] }));
+}
+
+class Explorer {
+  constructor(data, root) {
+    Object.assign(this, { data, root, image: null, kept: [], iou: new Map(), asked: 0 });
+    this.filters = find(".filters", root);
+    this.controls = find(".controls", root);
+    this.field = (name) => find(`[name="${name}"]`, root);
+  }
+
+  async begin() {
+    const { data } = this;
+    this.sprite = new Image();
+    this.sprite.src = addressOf(data.sprite);
+    await this.sprite.decode();
+    this.offer();
+    const rows = Math.ceil(data.count / data.columns);
+    const describe = (k) => `Image ${data.index[k]}, ${data.classes[data.labels[k]]}`;
+    this.film = new Filmstrip(find(".film", this.root), this.sprite.src, data.columns, rows, describe, (k) => {
+      this.image = k;
+      this.drawImage();
+    });
+    this.listen();
+    this.choosePair();
+  }
+
+  // Fill the controls with what there is to choose from.
+  offer() {
+    const { data } = this;
+    const options = (name, entries) => {
+      this.field(name).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
+      this.field(name).closest("label").hidden = entries.length < 2;
+    };
+    const students = [...new Set(data.pairs.map((pair) => pair.student))];
+    this.casts = students.map((student) => {
+      const pairs = data.pairs.filter((pair) => pair.student === student);
+      return { student, pairs, teachers: pairs.map((pair) => pair.teacher), alone: pairs.find((pair) => pair.alone)?.alone ?? null };
+    });
+    options("pair", this.casts.map((cast, k) => [k, `${cast.student} ~ ${cast.teachers.join(", ")}`]));
+    options("class", [[-1, "all"], ...data.classes.map((name, k) => [k, name])]);
+    options("order", [["index", "as in the split"], ["iou-up", "IoU, lowest first"], ["iou-down", "IoU, highest first"], ["sure-down", "confidence, highest first"], ["sure-up", "confidence, lowest first"]]);
+    options("scale", SCALES.map((name) => [name, name]));
+    const label = (kind) => data.models.map((model) => model.maps[kind]?.label).find(Boolean) ?? kind;
+    options("kind", data.map_kinds.map((kind) => [kind, label(kind)]));
+    this.controls.hidden = !data.map_kinds.length;
+    find(".cells", this.filters).append(
+      ...data.cells.map((name, k) =>
+        make("label", { class: "chip" }, make("input", { type: "checkbox", name: "cell", value: k, checked: true }), make("span", {}, name), make("output", { "data-cell": k }))),
+    );
+    if (this.signed()) this.field("scale").value = DIVERGING;
+  }
+
+  listen() {
+    this.filters.addEventListener("submit", (event) => event.preventDefault());
+    this.filters.addEventListener("reset", () => setTimeout(() => this.choosePair()));
+    this.filters.addEventListener("input", ({ target }) => {
+      if (target.name === "pair") this.choosePair();
+      else this.filter(target.name);
+    });
+    this.controls.addEventListener("input", ({ target }) => {
+      if (target.name === "cut") this.chooseCut();
+      if (target.name === "kind") this.field("scale").value = this.signed() ? DIVERGING : this.field("scale").value === DIVERGING ? SCALES[0] : this.field("scale").value;
+      this.drawImage();
+      if (["cut", "kind", "threshold"].includes(target.name)) this.measure();
+    });
+    find(".previous", this.root).addEventListener("click", () => this.film.select(Math.max(0, this.film.at - 1)));
+    find(".next", this.root).addEventListener("click", () => this.film.select(this.film.at + 1));
+  }
+
+  get kind() {
+    return this.field("kind").value;
+  }
+  get how() {
+    return { cut: this.field("cut").value, share: Number(this.field("threshold").value) / 100 };
+  }
+  get cast() {
+    return this.casts[this.field("pair").value || 0];
+  }
+  // The networks side by side: all teachers, their student, the same student without them.
+  get models() {
+    const { teachers, student, alone } = this.cast;
+    return [...new Set([...teachers, student, ...(alone ? [alone] : [])])].map((name) => this.data.byName.get(name));
+  }
+  signed() {
+    return this.data.models.some((model) => model.maps[this.field("kind").value]?.signed);
+  }
+  // Every comparison that the table shows: the student with each teacher, and under it the one without a teacher.
+  get comparisons() {
+    const { student, teachers, alone } = this.cast;
+    const name = (each) => this.data.byName.get(each);
+    return teachers
+      .flatMap((teacher) => [student, ...(alone ? [alone] : [])].map((one) => [name(one), name(teacher)]))
+      .filter(([one, other]) => one.maps[this.kind] && other.maps[this.kind]);
+  }
+
+  choosePair() {
+    const { data } = this;
+    const models = this.models;
+    const teacher = data.byName.get(this.cast.teachers[0]);
+    const student = data.byName.get(this.cast.student);
+    this.cells = cellsOf(data.labels, student.prediction, teacher.prediction);
+    const fill = (field, entries) => this.field(field).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
+    fill("answer", [["any", "any"], ...models.flatMap((model) => ["right", "wrong"].map((verdict) => [`${verdict} ${model.name}`, `${ROLE[model.role]} ${verdict}${this.told(model)}`]))]);
+    fill("who", models.map((model) => [model.name, `${ROLE[model.role]}${this.told(model)}`]));
+    this.field("who").value = student.name;
+    this.filter();
+    this.measure();
+  }
+
+  // A name, where its role alone does not say who it is.
+  told(model) {
+    return this.models.filter((other) => other.role === model.role).length > 1 ? ` (${model.name})` : "";
+  }
+
+  chooseCut() {
+    const cut = CUTS[this.how.cut];
+    Object.assign(this.field("threshold"), { min: cut.least, max: cut.most, value: cut.start });
+  }
+
+  filter(changed) {
+    const [low, high] = [this.field("low"), this.field("high")];
+    if (Number(low.value) > Number(high.value)) (changed === "low" ? high : low).value = (changed === "low" ? low : high).value;
+    this.field("low-shown").value = percent(low.value / 100);
+    this.field("high-shown").value = percent(high.value / 100);
+    const { kept, counts } = passing(this.data, this.cells, {
+      cells: new Set(all('[name="cell"]:checked', this.filters).map((box) => Number(box.value))),
+      klass: Number(this.field("class").value), answer: this.field("answer").value, who: this.field("who").value,
+      low: Number(low.value), high: Number(high.value),
+    });
+    counts.forEach((count, k) => (find(`[data-cell="${k}"]`, this.filters).value = thousands(count)));
+    this.kept = this.sorted(kept);
+    find(".chosen", this.filters).value = `${thousands(kept.length)} of ${thousands(this.data.count)} images`;
+    this.film.show(this.kept, this.image);
+    this.drawMeans();
+  }
+
+  sorted(images) {
+    const [by, way] = this.field("order").value.split("-");
+    const direction = way === "down" ? -1 : 1;
+    if (by === "sure") {
+      const { confidence } = this.data.byName.get(this.field("who").value);
+      return ordered(images, (k) => confidence[k], direction);
+    }
+    const iou = this.iou.get(this.key(...(this.comparisons[0] ?? [])));
+    return by === "iou" && iou ? ordered(images, (k) => iou[k], direction) : images;
+  }
+
+  key(one, other) {
+    return [one?.name, other?.name, this.kind, this.how.cut, this.how.share].join("\n");
+  }
+
+  // All images at the cut that is now set; a newer cut ends the work on an older one.
+  async measure() {
+    const turn = ++this.asked;
+    const table = find(".overlap", this.root);
+    table.setAttribute("aria-busy", "true");
+    const found = new Map();
+    for (const [one, other] of this.comparisons) {
+      const key = this.key(one, other);
+      const values =
+        this.iou.get(key) ??
+        (await overlaps(one.maps[this.kind], other.maps[this.kind], this.data.count, this.how, this.data.image_size, () => turn !== this.asked));
+      if (turn !== this.asked) return;
+      found.set(key, values);
+    }
+    this.iou = found;
+    if (this.field("order").value.startsWith("iou")) this.filter();
+    this.drawMeans();
+    table.setAttribute("aria-busy", "false");
+  }
+
+  drawImage() {
+    const { data, image } = this;
+    const empty = image === null;
+    find(".stage", this.root).classList.toggle("empty", empty);
+    const { cut, share } = this.how;
+    this.field("opacity-shown").value = percent(this.field("opacity").value / 100);
+    this.field("threshold-shown").value = cut === "area" ? `top ${percent(share)} of cells` : `above ${percent(share)}`;
+    this.field("scale").style.setProperty("--scale", gradient(this.field("scale").value));
+    find(".image-title", this.root).textContent = empty ? "No image is left" : `Image ${thousands(data.index[image])} · ${data.classes[data.labels[image]]} · ${data.cells[this.cells[image]]}`;
+    drawPanels(find(".panels", this.root), this.models, {
+      data, image, sprite: this.sprite, kind: this.kind, how: this.how,
+      opacity: Number(this.field("opacity").value) / 100, scale: this.field("scale").value, masks: this.field("masks").checked,
+    });
+    this.drawOverlap();
+  }
+
+  // The table of IoU: the rows for the chosen image.
+  drawOverlap() {
+    const { how, image, data } = this;
+    const rows = this.comparisons.map(([one, other]) => {
+      const [a, b] = [one.maps[this.kind], other.maps[this.kind]];
+      const own = image === null ? NaN : overlapOf(a, b, image, how, data.image_size);
+      const row = make("tr", { "data-key": this.key(one, other), "data-chance": chanceOf(a, b, how) },
+        make("th", { scope: "row" }, make("span", { class: "role", "data-role": one.role }), make("bdi", {}, one.name), " ~ ", make("bdi", {}, other.name)),
+        make("td", { class: "num own", "data-v": own }, decimals(own)),
+        make("td", { class: "num mean" }), make("td", { class: "num above" }), make("td", { class: "num known" }));
+      return row;
+    });
+    const table = find(".overlap", this.root);
+    table.hidden = !rows.length;
+    table.caption.textContent =
+      how.cut === "area"
+        ? `Overlap of the ${percent(how.share)} most attended cells; the mean is over the images that the filters leave.`
+        : `Overlap of what is above ${percent(how.share)} of each map's range, at ${data.image_size} pixels. Its areas differ, so that chance has no one value.`;
+    table.tBodies[0].replaceChildren(...rows);
+    this.drawMeans();
+  }
+
+  drawMeans() {
+    for (const row of all(".overlap tbody tr", this.root)) {
+      const values = this.iou.get(row.dataset.key);
+      const [mean, known] = values ? meanOf(values, this.kept) : [NaN, 0];
+      const chance = Number(row.dataset.chance);
+      const set = (name, value, text) => {
+        const cell = find(name, row);
+        cell.dataset.v = value;
+        cell.textContent = text;
+      };
+      set(".mean", mean, decimals(mean));
+      set(".above", (mean - chance) / (1 - chance), decimals((mean - chance) / (1 - chance)));
+      set(".known", known, thousands(known));
+    }
+  }
+}

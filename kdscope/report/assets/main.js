@@ -1,0 +1,31 @@
+// Everything awakes: `data-ready` on the page says when it has.
+
+import { all, find, readIsland } from "./dom.js";
+import { themeButton } from "./colours.js";
+import { openCards } from "./cards.js";
+import { liveTable } from "./tables.js";
+import { liveCharts } from "./charts.js";
+import { liveExplorer } from "./explorer.js";
+
+themeButton(find(".theme"));
+openCards(readIsland("cards"));
+all("[data-table]").forEach(liveTable);
+liveCharts();
+watchContents();
+await liveExplorer();
+document.documentElement.dataset.ready = "true";
+
+// Mark in the contents the section that is being read.
+function watchContents() {
+  const links = new Map(all(".contents a").map((link) => [link.hash.slice(1), link]));
+  const seen = new Set();
+  const watch = new IntersectionObserver(
+    (entries) => {
+      entries.forEach(({ target, isIntersecting }) => (isIntersecting ? seen.add(target.id) : seen.delete(target.id)));
+      const now = [...links.keys()].find((id) => seen.has(id));
+      links.forEach((link, id) => (id === now ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
+    },
+    { rootMargin: "-10% 0px -70% 0px" },
+  );
+  links.forEach((_, id) => document.getElementById(id) && watch.observe(document.getElementById(id)));
+}
