@@ -83,7 +83,7 @@ def _agreement(row: pd.Series) -> str:
 
 
 def _accuracy(row: pd.Series) -> str:
-    text = f"accuracy {row.value:.3f}, without a teacher {row.floor:.3f}"
+    text = f"accuracy {row.value:.3f}, without this teacher {row.floor:.3f}"
     if pd.isna(row.gain):
         return text
     text += f" ({row.gain:+.3f} [{row.gain_low:+.3f}, {row.gain_high:+.3f}])"

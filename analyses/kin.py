@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from os.path import commonprefix
 
 from kdscope.sources import Subject
@@ -30,24 +30,28 @@ def distinct(subjects: Iterable[Subject]) -> list[Subject]:
 
 
 def names_of(subjects: Iterable[Subject]) -> dict:
-    """A unique name for each subject, by `identify`, and for each group of them."""
+    """A name for each subject, by `identify`, and for each group of them; another network has another name."""
     subjects = distinct(subjects)
     groups = by_group(subjects)
-    wanted = [(identify(subject), _with_place(subject, subjects)) for subject in subjects]
-    wanted += [(group, _stem(members)) for group, members in groups.items()]
+    wanted = [(identify(subject), _with_place(subject, subjects), _network(subject)) for subject in subjects]
+    wanted += [(group, _stem(members), group) for group, members in groups.items()]
     names: dict = {}
     for part in (wanted[: len(subjects)], wanted[len(subjects) :]):
-        taken: set[str] = set()
-        for key, name in part:
-            numbered = (f"{name} #{k}" for k in itertools.count(2))
-            names[key] = name if name not in taken else next(n for n in numbered if n not in taken)
-            taken.add(names[key])
+        taken: dict = {}
+        for key, name, network in part:
+            numbered = (name if k == 1 else f"{name} #{k}" for k in itertools.count(1))
+            names[key] = next(n for n in numbered if taken.setdefault(n, network) == network)
     return names
 
 
+def _network(subject: Subject) -> Hashable:
+    """The same for one network that was asked about several data sets."""
+    return subject.weights or identify(subject)
+
+
 def _with_place(subject: Subject, subjects: Sequence[Subject]) -> str:
-    """The name, with the folder before it where another has the same."""
-    alike = [other for other in subjects if other.name == subject.name]
+    """The name, with the folder before it where another network has the same."""
+    alike = {_network(other) for other in subjects if other.name == subject.name}
     if len(alike) == 1 or subject.folder is None:
         return subject.name
     return "/".join(subject.folder.parts[-3:-1]) if len(subject.folder.parts) > 2 else subject.name

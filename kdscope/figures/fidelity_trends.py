@@ -24,7 +24,7 @@ from kdscope.measures.correlation import FEWEST, correlate
 def against_accuracy(runs: pd.DataFrame) -> Figure:
     """Agreement on each split against accuracy on the last one, a point for each run, with r, rho, p and n.
 
-    Students without a teacher are crosses, and do not count in the correlation.
+    Students without this teacher are crosses, and do not count in the correlation.
     """
     runs = runs[(runs["seed"] != "all") & runs["measure"].isin(("agreement", "accuracy"))]
     splits = list(dict.fromkeys(runs["split"]))
@@ -54,7 +54,7 @@ def against_accuracy(runs: pd.DataFrame) -> Figure:
         Line2D([], [], color=colour[g], marker=mark[g], markersize=4, linestyle="", label=short[g]) for g in groups
     ]
     if not runs["pair"].isin(TAUGHT).all():
-        handles.append(Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without a teacher"))
+        handles.append(Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without this teacher"))
     legend_below(figure, handles)
     return figure
 

@@ -1,6 +1,7 @@
 """Roles and pairs: who is compared with whom, and what is a floor or a ceiling of what."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from told import family, sayings, subject
@@ -69,11 +70,12 @@ def test_two_seeds_of_a_teacher():
 
 def test_a_teacher_that_was_asked_about_two_data_sets_is_no_second_seed_of_itself():
     teachers = [subject(f"t{k}", {}, group="t", seed=k, method="none", weights=f"w{k}") for k in (0, 1)]
-    again = dataclasses.replace(teachers[0], prefix="teacher-0-")
+    again = dataclasses.replace(teachers[0], prefix="teacher-0-", folder=Path("runs/s0/features"))
     pupils = [subject(f"s{k}", {}, group=f"s{k}", method="kd", teachers=[t]) for k, t in enumerate((again, *teachers))]
     assert len(named(cast(pupils), "teacher-student")) == 3
     assert not named(cast(pupils[:2]), "ceiling:teacher-seeds")
     assert len(named(cast(pupils), "ceiling:teacher-seeds")) == 1
+    assert named(cast(pupils), "teacher-student") == {("t0", "s0"), ("t0", "s1"), ("t1", "s2")}
 
 
 def test_where_none_was_taught_the_first_is_the_teacher():

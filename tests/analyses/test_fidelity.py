@@ -256,7 +256,7 @@ def test_what_is_said_does_not_oversell(trio):
     assert notes[0].startswith("s, by t, on test: agreement 0.800 [")
     assert "an independent student reaches 0.700" in notes[0]
     assert "not more than that" in notes[0]  # 0.1 on ten images is nothing
-    assert "accuracy 0.800, without a teacher 0.900" in notes[1]
+    assert "accuracy 0.800, without this teacher 0.900" in notes[1]
     assert "did not help" in notes[1]
 
 
