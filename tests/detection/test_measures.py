@@ -18,6 +18,7 @@ from kdscope.detection.measures.dense_fidelity import dense_fidelity, worse_boxe
 from kdscope.detection.measures.feature_error import feature_error
 from kdscope.detection.measures.found import Found, assigned, box_iou
 from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
+from kdscope.detection.measures.shapley import shapley, subsets
 
 BLOCK = np.zeros((1, 8, 8), dtype=bool)
 BLOCK[0, 2:4, 2:6] = True  # 8 of 64 cells
@@ -207,3 +208,19 @@ def test_a_box_is_worse_only_if_it_is_farther():
     y = np.zeros((3, 4))
     t, s = (y + np.array(x)[:, None] for x in ([0.3, 0.1, 0.2], [0.1, 0.3, 0.2]))
     assert worse_boxes(t, s, y, [1, 2, 1], [0, 1, 1], 2).tolist() == [0, 0.5]
+
+
+def test_shapley_is_the_mean_over_all_orders():
+    rng = np.random.default_rng(7)
+    parts = ("fg", "ring", "far", "x")
+    value = {some: rng.normal() for some in subsets(parts)}
+    orders = list(itertools.permutations(parts))
+    expected = dict.fromkeys(parts, 0.0)
+    for order in orders:
+        for k, part in enumerate(order):
+            expected[part] += (value[frozenset(order[: k + 1])] - value[frozenset(order[:k])]) / len(orders)
+    found = shapley(parts, value)
+    assert found == pytest.approx(expected)
+    assert sum(found.values()) == pytest.approx(value[frozenset(parts)] - value[frozenset()])
+    with pytest.raises(KDScopeError, match="no value of the set {fg}"):
+        shapley(("fg",), {frozenset(): 0.0})

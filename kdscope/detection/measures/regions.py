@@ -66,7 +66,7 @@ def valid_cells(sizes: np.ndarray, frame: tuple[int, int], grid: tuple[int, int]
     """
     inside = [
         (np.arange(n) + 0.5) * f / n < np.asarray(sizes)[:, k, None]
-        for k, (n, f) in enumerate(zip(grid, frame, strict=False))
+        for k, (n, f) in enumerate(zip(grid, frame, strict=True))
     ]
     return inside[0][:, :, None] & inside[1][:, None, :]
 
