@@ -222,5 +222,5 @@ def test_shapley_is_the_mean_over_all_orders():
     found = shapley(parts, value)
     assert found == pytest.approx(expected)
     assert sum(found.values()) == pytest.approx(value[frozenset(parts)] - value[frozenset()])
-    with pytest.raises(KDScopeError, match="no value of the set {fg}"):
+    with pytest.raises(KDScopeError, match="no value of the set"):
         shapley(("fg",), {frozenset(): 0.0})

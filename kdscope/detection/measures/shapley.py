@@ -1,8 +1,8 @@
 """How much of a loss does each part account for? Shapley's value, exact, over a handful of parts.
 
 Shapley, "A Value for n-Person Games", 1953: phi_r is the mean, over the orders in which parts join, of what r adds when
-its turn comes: sum over sets S without r of |S|! (n - |S| - 1)! / n! (v(S + r) - v(S)). With v(S) the AP of the teacher's
-own head on its maps, in which the regions S are replaced by the student's, -phi_r are the points of AP that are lost in
+its turn comes: the sum over sets S without r of |S|! (n - |S| - 1)! / n! (v(S + r) - v(S)). Where v(S) is the AP of the
+teacher's own head on its maps with the regions S replaced by the student's, -phi_r are the points of AP lost in
 region r; they add up to what is lost where all is replaced.
 """
 
