@@ -20,6 +20,7 @@ VERBS = {
     "cache": "List, describe, verify and clean feature caches.",
     "analyze": "Measure from caches: tables and figures with intervals and controls.",
     "figures": "Draw the figures of an analysis again, from its table alone.",
+    "report": "Write a run or a study as one page with charts and images.",
     "list": "List methods, models, datasets, analyses and studies.",
     "explain": "Print a method's equation, settings, layers and cost.",
     "doctor": "Say which numbers can be trusted, on your own networks and images.",

@@ -108,6 +108,23 @@ class Subject:
             known[key] = found
         return known[key]
 
+    def kept(self, split: str, view: str = "none", *, kind: str = "features") -> list[FeatureCache]:
+        """The caches of that kind that are there already, whatever their options, those of most images first.
+
+        Nothing is extracted; what is not complete, or was made from other weights, is not among them.
+        """
+        held = [self.caches.get((split, view))] if kind == "features" else []
+        held += [cache for (named, *what), cache in self.others.items() if [*what] == [split, view]]
+        if self.folder is not None and self.weights is not None:
+            stem = self._path(split, view, kind).stem
+            named = f"{stem}.kdcache" if kind == "features" else f"{stem}*.kdcache"
+            found = [FeatureCache(path) for path in sorted(self.folder.glob(named))]
+            held += [
+                c for c in found if c.identity.get("weights") == self.weights and (c.split, c.view) == (split, view)
+            ]
+        right = {cache.key: cache for cache in held if cache is not None and cache.kind == kind and cache.complete}
+        return sorted(right.values(), key=len, reverse=True)
+
     def random_init(
         self, split: str, view: str = "none", view_seed: int = 0, *, kind: str = "features"
     ) -> FeatureCache | None:

@@ -1,0 +1,114 @@
+"""Cards: what stands behind a number of the report. Those of the measures come from `kdscope.measures` itself."""
+
+import inspect
+import math
+from collections.abc import Iterable
+
+from kdscope.measures import MEASURES
+from kdscope.measures.base import INVARIANCES
+from kdscope.report.payload import Card
+
+# Numbers of analyses that are no measure of two networks: (name, unit, direction, definition).
+OTHERS = {
+    "reliability": ("Accuracy in a bin of confidence", "share", "none", "Share of images of the bin that are right."),
+    "deletion-curve": ("Deletion curve", "probability", "none", "Probability of the label, pixels of a map deleted."),
+    "insertion-curve": ("Insertion curve", "probability", "none", "Probability of the label, pixels inserted alone."),
+    "deletion-auc": ("Area under the deletion curve", "probability", "none", "Small where the map finds evidence."),
+    "insertion-auc": ("Area under the insertion curve", "probability", "none", "Large where the map finds evidence."),
+    "deletion-gain": ("Deletion: better than a control", "probability", "none", "Area of the control less the map's."),
+    "insertion-gain": (
+        "Insertion: better than a control",
+        "probability",
+        "none",
+        "Area of the map less that of the control.",
+    ),
+    "converged": ("Complete attributions", "share", "none", "Share of images whose attributions add up."),
+    "completeness-error": ("Completeness error", "share", "none", "What attributions miss of the change of the score."),
+    "steps": ("Steps of the path", "steps", "none", "How many steps integrated gradients took."),
+    "map-overlap": ("Overlap of causal maps", "kappa, mean over areas", "higher", "As attention-iou, of causal maps."),
+    "activation-overlap": ("Causal map and activation", "kappa, mean over areas", "none", "Overlap with activation."),
+    "randomised-weights-correlation": (
+        *("Dependence on the weights", "Spearman's rho", "none"),
+        "Rank correlation of a map with that of the same network with random weights: near 0 where it depends on them.",
+    ),
+    "accuracy-difference": ("Difference of accuracies", "share", "none", "Accuracy of b less that of a, paired."),
+    "share-explained": ("Share explained", "share", "none", "(arm - alone) / (method - alone), of accuracies."),
+    "parameters": ("Parameters", "numbers", "none", "How many numbers training sets."),
+    "pearson": ("Pearson's r", "correlation", "none", "Linear correlation over runs; r again within groups beside it."),
+    "epochs": ("Epochs", "epochs", "none", "Epochs of the main training that were finished."),
+    "seconds": ("Seconds of training", "s", "none", "Wall-clock time of training; other work on the machine counts."),
+    "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies in % of the seeds."),
+}
+
+
+def card_id(measure: str, definition: str | None = "kdscope") -> str:
+    """The id of the card of a measure under one of its definitions.
+
+    >>> card_id("cka"), card_id("cka", "kornblith2019")
+    ('cka', 'cka/kornblith2019')
+    """
+    return measure if definition in (None, "", "kdscope") else f"{measure}/{definition}"
+
+
+def card(name: str, source: str = "") -> Card:
+    """The card of an id; of what has none, one that says its name and where it is from.
+
+    >>> card("agreement").range, card("agreement").direction
+    ('0 to 1', 'higher is more alike')
+    """
+    measure, _, definition = name.partition("/")
+    if measure in MEASURES:
+        return _of_measure(name, measure, definition or "kdscope")
+    if measure in OTHERS:
+        title, unit, direction, text = OTHERS[measure]
+        return Card(name, title, text, unit, direction=_direction(direction), source=source)
+    return Card(name, measure, source=source)
+
+
+def cards(ids: Iterable[str | None], source: str = "") -> dict[str, Card]:
+    """The cards of ids, each once, in their order; None stands for no card."""
+    return {name: card(name, source) for name in dict.fromkeys(ids) if name}
+
+
+def title(measure: str) -> str:
+    """A measure's name for an axis or a column.
+
+    >>> title("agreement"), title("of-a-plugin")
+    ('Top-1 agreement', 'of-a-plugin')
+    """
+    return card(measure).name
+
+
+def _of_measure(name: str, measure: str, definition: str) -> Card:
+    kind = MEASURES[measure]
+    about, defined = kind.card, kind.definitions.get(definition)
+    text = inspect.getdoc(inspect.getmodule(kind)) or ""
+    defect = f" Of this definition: {defined.defect}." if defined and defined.defect else ""
+    return Card(
+        id=name,
+        name=about.title if definition == "kdscope" else f"{about.title} ({definition})",
+        definition=_first(inspect.getdoc(kind)) + defect,
+        unit=about.unit,
+        range=" to ".join(map(_number, about.range)),
+        direction=_direction(about.direction),
+        null="depends on the data: see the floors" if about.null is None else _number(about.null),
+        source=defined.citation if defined else about.citation,
+        invariances=[INVARIANCES[each] for each in about.invariances],
+        text=_first(text),
+    )
+
+
+def _first(text: str | None) -> str:
+    """The first paragraph, on one line."""
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def _direction(direction: str) -> str:
+    return {"higher": "higher is more alike", "lower": "lower is more alike"}.get(direction, "says nothing of likeness")
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    known = {math.pi / 2: "π/2", math.log(2): "ln 2"}
+    return known.get(value, f"{value:g}")

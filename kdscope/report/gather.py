@@ -1,0 +1,86 @@
+"""From a run or a study to what its report says: the payload, which `kdscope.report.page` makes a page of."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import kdscope
+from kdscope.report.cards import card_id, cards
+from kdscope.report.charts import charts_of
+from kdscope.report.found import Asked, Found, find
+from kdscope.report.payload import Card, Chart, Claim, Explorer, Payload, Table
+from kdscope.report.summary import of_groups, of_run, run_rows, settings
+from kdscope.report.tables import of_analysis, plain
+from kdscope.run import Run
+
+
+def gather(source: str | Path | Run, *, extract: bool = True, device: str = "auto", explorer: bool = True) -> Payload:
+    """All that a report says of a run or a study. The same folder gives the same payload.
+
+    Args:
+        source: a run directory, or the folder of a study (STUDY-SCALE).
+        extract: whether maps that no cache holds are extracted now, for the explorer; else it does without them.
+        device: where they are extracted.
+        explorer: whether images are shown at all.
+
+    Raises:
+        KDScopeError: a folder that is neither a run nor a study.
+    """
+    found = find(source.path if isinstance(source, Run) else source)
+    summary = of_run(found.run) if found.run else of_groups(found)
+    tables = [of_analysis(each.name, each.label, each.table, each.notes, each.file) for each in found.analyses]
+    if found.run:
+        tables.append(settings(found.run))
+    shown, notes = _explorer(found, extract, device) if explorer else (None, [])
+    drawn = charts_of(found)
+    plan = found.plan
+    return Payload(
+        title=str(plan.get("title") or plan.get("study") or found.path.name),
+        kind=found.kind,
+        source=found.path.name,
+        version=kdscope.__version__,
+        about=str(plan.get("about") or ""),
+        citation=str(plan.get("citation") or ""),
+        summary=summary,
+        runs=run_rows(found),
+        charts=drawn,
+        tables=tables,
+        explorer=shown,
+        cards=_cards(found.analyses, summary, drawn, shown),
+        claims=[_claim(each) for each in plan.get("claims") or ()],
+        notes=[*found.notes, *notes],
+    )
+
+
+def _explorer(found: Found, extract: bool, device: str) -> tuple[Explorer | None, list[str]]:
+    from kdscope.errors import KDScopeError
+    from kdscope.report.explorer import explore
+
+    try:
+        return explore(found.runs, extract=extract, device=device)
+    except KDScopeError as error:
+        return None, [f"no image is shown: {error}"]
+
+
+def _claim(claim: Any) -> Claim:
+    """A sentence of plan.yaml, or one with what became of it."""
+    if isinstance(claim, Mapping):
+        return Claim(*(str(claim.get(key, "")) for key in ("text", "verdict", "detail")))
+    return Claim(str(claim), "claimed")
+
+
+def _cards(
+    analyses: Sequence[Asked], summary: Table, charts: Sequence[Chart], explorer: Explorer | None
+) -> dict[str, Card]:
+    """The cards of all that is named, the analyses' in their order."""
+    from kdscope.analyses import ANALYSES
+
+    found: dict[str, Card] = {}
+    for each in analyses:
+        columns = [name for name in ("measure", "definition") if name in each.table]
+        ids = [card_id(*map(plain, row)) for row in each.table[columns].drop_duplicates().itertuples(index=False)]
+        found = cards(ids, ANALYSES[each.name].citation if each.name in ANALYSES else "") | found
+    more = ["accuracy", *(column.card for column in summary.columns), *(chart.card for chart in charts)]
+    more += [column.card for chart in charts for column in chart.table.columns]
+    more += [maps.card for model in (explorer.models if explorer else ()) for maps in model.maps.values()]
+    return cards(more) | found

@@ -1,0 +1,142 @@
+"""The two tables that a report begins with: what came out (of groups, or of a run), and all runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from kdscope.config import flat
+from kdscope.report.found import Asked, Found
+from kdscope.report.payload import AnalysisTable, Column, Table
+from kdscope.report.tables import plain, table
+from kdscope.run import Run
+
+# Columns of the summary that come from analyses: (analysis, measure, what the rows must say besides, label).
+BESIDE = (
+    ("fidelity", "agreement", {}, "agreement with the teacher"),
+    ("fidelity", "kl-teacher-student", {}, "KL(teacher || student)"),
+    ("attention-iou", "attention-iou", {"area": None}, "attention overlap"),
+    ("similarity", "cka", {}, "CKA, last layer"),
+    ("mutual-information", "adjusted-mutual-information", {}, "adjusted MI"),
+    ("calibration", "ece", {"temperature": "1"}, "ECE"),
+)
+TAUGHT = ("teacher-student", "ensemble-student")
+
+
+def of_groups(found: Found) -> Table:
+    """A row for each cell of the grid over its seeds: table.csv, and the first numbers of the analyses beside it."""
+    rows = [{key: number(value) for key, value in row.items()} for row in found.groups]
+    cards = {"accuracy": "accuracy", "sd": "accuracy-sd"}
+    members = {row["group"]: [r["name"] for r in found.rows if r.get("group") == row["group"]] for row in found.groups}
+    for name, measure, want, label in BESIDE:
+        asked = next((each for each in found.analyses if each.name == name), None)
+        values = {} if asked is None else {g: _headline(asked, measure, want, g, names) for g, names in members.items()}
+        if any(value is not None for value in values.values()):
+            cards[label] = measure
+            rows = [row | {label: values.get(str(row["group"]))} for row in rows]
+    splits = {str(each.table["split"].iloc[-1]) for each in found.analyses if each.name in {b[0] for b in BESIDE}}
+    told = "Test accuracy in %, mean and standard deviation over seeds"
+    told += (
+        f"; beside it, on {', '.join(sorted(splits))}, the headline of each analysis over all seeds." if splits else "."
+    )
+    made = table(rows, told, cards, drop=True)
+    made.columns = [_named(each) for each in made.columns]
+    return made
+
+
+def _named(column: Column) -> Column:
+    if column.key in ("accuracy", "sd"):
+        column.unit = "%" if column.key == "accuracy" else "points"
+        column.digits = 2
+    return column
+
+
+def _headline(asked: Asked, measure: str, want: dict[str, Any], group: str, members: Sequence[str]) -> float | None:
+    """The value of a group's students on the last split, at the last layer: over all seeds, else of the only one."""
+    rows = asked.table
+    rows = rows[(rows["measure"] == measure) & (rows["split"] == rows["split"].iloc[-1])]
+    for key, value in {"definition": "kdscope", "epoch": None, **want}.items():
+        if key in rows:
+            rows = rows[rows[key].isna() if value is None else rows[key].astype(str) == value]
+    if "pair" in rows:
+        together = rows[rows["pair"] == TAUGHT[1]]
+        rows = rows[rows["pair"].isin(TAUGHT)] if not together["group"].isin([group, *members]).any() else together
+    if "layer_a" in rows:
+        rows = rows[rows["layer_a"] == rows["layer_b"]] if (rows["layer_a"] == rows["layer_b"]).any() else rows
+    own = rows[(rows["group"] == group) & (rows["seed"].astype(str) == "all")] if "group" in rows else rows[:0]
+    own = own if len(own) else rows[rows["b"].isin(members)]
+    if "a" in own and own["a"].notna().any():
+        own = own[own["a"] == own["a"].iloc[0]]  # of several teachers, the first
+    return plain(own["value"].iloc[-1]) if len(own) and own["b"].nunique() == 1 else None
+
+
+def of_run(run: Run) -> Table:
+    """The headline of one run, and of its teachers as far as they are runs."""
+    rows = [_of_run(run, "student" if run.config.teachers else "alone")]
+    rows += [_of_run(Run(t.run), "teacher") for t in run.config.teachers if t.run is not None and t.run.is_dir()]
+    return table(
+        rows, f"Test accuracy of the epoch chosen by the rule {rows[0]['rule']!r}.", {"test_accuracy": "accuracy"}
+    )
+
+
+def _of_run(run: Run, role: str) -> dict[str, Any]:
+    summary = run.summary
+    return {
+        "name": run.name, "role": role, "network": run.config.model.name, "method": run.config.method,
+        "test_accuracy": summary["test_accuracy"], "test_loss": summary["test_loss"],
+        "train_accuracy": summary["train_accuracy"], "epoch": summary["epoch"], "rule": summary["rule"],
+        "parameters": summary["parameters"], "seconds": summary["seconds"],
+    }  # fmt: skip
+
+
+def run_rows(found: Found) -> Table:
+    """All runs of a study as runs.csv has them, with network, method and teachers; of a run, it and its teachers."""
+    if found.run is not None:
+        rows = [{"name": found.run.name, "state": "done"} | _of_run(found.run, "student")]
+        teachers = ", ".join(t.run.name if t.run else str(t.model) for t in found.run.config.teachers)
+        return table([rows[0] | {"teachers": teachers}], cards={"test_accuracy": "accuracy"})
+    plans = found.plan.get("runs") or {}
+    rows = []
+    for row in found.rows:
+        plan = plans.get(row["name"], {})
+        settings = plan.get("settings", {})
+        network = settings.get("model", {}).get("name", "") if isinstance(settings.get("model"), dict) else ""
+        about = {
+            "network": network,
+            "method": settings.get("method", ""),
+            "teachers": ", ".join(plan.get("learns from", [])),
+        }
+        rows.append({"name": row["name"]} | about | {k: number(v) for k, v in row.items() if k != "name"})
+    caption = "runs.csv, with network, method and teachers from plan.yaml"
+    return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "epochs": "epochs"}, drop=True)
+
+
+def settings(run: Run) -> AnalysisTable:
+    """config.yaml of a run, a row for each setting; teachers by their names, as no path of this machine is told."""
+    values = flat(run.recipe.model_dump(mode="json", exclude={"teachers"}))
+    values["teachers"] = ", ".join(t.run.name if t.run else str(t.model) for t in run.recipe.teachers)
+    values = {key: value for key, value in values.items() if value not in (None, "", {}, [])}
+    aside = ("data.root", "model.checkpoint")
+    rows = [{"setting": key, "set to": _spoken(value)} for key, value in values.items() if key not in aside]
+    return AnalysisTable("settings", "settings", table(rows, "config.yaml"))
+
+
+def _spoken(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def number(text: str | None) -> Any:
+    """A field of a CSV file: a number where it is one, None where it is empty, else the text.
+
+    >>> number("0.5"), number("7"), number(""), number("nan"), number("kd-2")
+    (0.5, 7, None, 'nan', 'kd-2')
+    """
+    if not text:
+        return None
+    for kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            continue
+        return value if pd.notna(value) and abs(value) != float("inf") and "_" not in text else text
+    return text
