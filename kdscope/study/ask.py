@@ -1,11 +1,8 @@
-"""The questions of a study, put to those of its runs that are done, and the tables of all runs."""
+"""The questions of a study, put to those of its runs that are done."""
 
-import csv
-import io
 import logging
-import statistics
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,68 +132,3 @@ def _subjects(chosen: Sequence[Cell], known: Mapping[str, Cell], place: Place) -
         return replace(subject, name=names.get(subject.name, subject.name), teachers=teachers)
 
     return [renamed(of_run(Run(place.run(cell)), cell.config.device)) for cell in chosen]
-
-
-def write_tables(study: Study, wanted: Sequence[Cell], place: Place, states: Mapping[str, State]) -> None:
-    """runs.csv, one row a run; table.csv and table.md, one row for each cell of the grid over its seeds."""
-    axes = list(dict.fromkeys(axis for cell in wanted for axis in cell.point))
-    runs = [
-        {
-            "name": c.name,
-            "group": c.group,
-            "run": c.arm,
-            **{axis: c.point.get(axis, "") for axis in axes},
-            "seed": c.seed,
-        }
-        | {
-            "state": states[c.name].state,
-            "test_accuracy": _text(states[c.name].accuracy),
-            "seconds": states[c.name].seconds,
-        }
-        | {"epochs": states[c.name].epochs, "folder": f"runs/{place.run(c).name}", "error": states[c.name].error}
-        for c in wanted
-    ]
-    write_text(place.folder / "runs.csv", _as_csv(runs))
-    rows = table(study, wanted, states)
-    write_text(place.folder / "table.csv", _as_csv(rows))
-    write_text(place.folder / "table.md", _as_markdown(study, rows, {c.config.data.name for c in wanted}))
-
-
-def table(study: Study, wanted: Sequence[Cell], states: Mapping[str, State]) -> list[dict[str, Any]]:
-    """Test accuracy in % over the seeds: mean, standard deviation, how many; published numbers beside it."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in wanted:
-        groups.setdefault(cell.group, []).append(cell)
-    rows = []
-    for group, members in groups.items():
-        values = [100 * states[c.name].accuracy for c in members if states[c.name].state == "done"]
-        row = {"group": group, "network": members[0].config.model.name, "method": members[0].config.method}
-        row |= {"seeds": len(values), "accuracy": f"{statistics.mean(values):.2f}" if values else ""}
-        row["sd"] = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
-        for source, numbers in study.published.items():
-            row[source] = _text(numbers.get(group))
-        rows.append(row)
-    return rows
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else str(value)
-
-
-def _as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _as_markdown(study: Study, rows: Sequence[Mapping[str, Any]], data: Collection[str]) -> str:
-    lines = [f"# {study.title}", "", "Test accuracy in %, mean and standard deviation over seeds.", ""]
-    own = study.settings.get("data")
-    if study.published and own is not None and set(data) != {own}:
-        there = f"Published numbers are on {own} with the networks of the paper, and cannot be compared with these"
-        lines += [f"{there} ({', '.join(sorted(data))}).", ""]
-    lines += ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(str(value).replace("|", "\\|") for value in row.values()) + " |" for row in rows]
-    return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Where a study lies, and how far each of its runs is. What is on disk says it, so that any process can ask.
 
 ROOT/runs/NAME-KEY/     one folder for each training, found by its key: studies of one root share them
-ROOT/STUDY-SCALE/       plan.yaml, logs/, runs.csv, table.csv, table.md, and a folder for each analysis
+ROOT/STUDY-SCALE/       plan.yaml, logs/, runs.csv, table.csv (.md, .tex), and a folder for each analysis
 """
 
 import csv
