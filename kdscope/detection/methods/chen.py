@@ -85,7 +85,6 @@ def bounded_regression(
     scale = error.new_tensor(units)
     with torch.no_grad():
         worse = (error / scale).square().sum(1) + margin > ((exact(teacher) - target) / scale).square().sum(1)
-    # Not a product: a row that does not count may hold anything, such as the target of no box at all.
     return torch.where(worse, error.square().sum(1), 0.0)
 
 
@@ -108,7 +107,7 @@ class SoftClass(DetectionTerm):
         self.heads = check_heads(self.name, heads)
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = heads_of(self.name, student, teacher, self.heads)
+        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
@@ -142,7 +141,7 @@ class BoundedBox(DetectionTerm):
         self.heads = check_heads(self.name, heads)
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = heads_of(self.name, student, teacher, self.heads)
+        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
@@ -150,11 +149,13 @@ class BoundedBox(DetectionTerm):
         losses = {}
         for head in heads_of(self.name, student, teacher, self.parts):
             targets = targets_of(self.name, batch, head)
-            ours, theirs = (class_deltas(features.rows[head], targets.labels) for features in (student, teacher))
+            counted = (targets.sampled & (targets.labels > 0))[:, None]
+            said = (class_deltas(features.rows[head], targets.labels) for features in (student, teacher))
+            # What does not count is zero before the loss: the target of a row without an object may be anything.
+            ours, theirs, target = (torch.where(counted, exact(each), 0.0) for each in (*said, targets.deltas))
             if self.kind == "bounded":
-                loss = bounded_regression(ours, theirs, targets.deltas, self.margin, targets.delta_weights)
+                loss = bounded_regression(ours, theirs, target, self.margin, targets.delta_weights)
             else:
-                loss = (exact(ours) - exact(theirs)).square().sum(1)
-            counted = targets.sampled & (targets.labels > 0)
-            losses[head] = torch.where(counted, loss, 0.0).sum() / targets.normaliser
+                loss = (ours - theirs).square().sum(1)
+            losses[head] = (loss / targets.normaliser).sum()
         return losses

@@ -59,7 +59,7 @@ class DetectionKD(DetectionTerm):
         self.heads = check_heads(self.name, heads)
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = heads_of(self.name, student, teacher, self.heads)
+        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch

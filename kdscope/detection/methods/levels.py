@@ -26,11 +26,14 @@ def pairs(
     >>> list(pairs("fgd", maps, maps, strides=[16]))
     [16]
     """
+    if not student and not teacher:
+        raise KDScopeError(f"term {term!r} compares feature maps, and neither detector gives any")
     for role, maps in (("student", student), ("teacher", teacher)):
         lacking = sorted((set(strides) or {*student, *teacher}) - set(maps))
         if lacking:
             common = sorted(set(student) & set(teacher))
-            hint = f"take --set terms.{term}.strides={common}".replace(" ", "") if common else "take another teacher"
+            named = str(common).replace(" ", "")
+            hint = f"take --set terms.{term}.strides={named}" if common else "take another teacher"
             raise KDScopeError(
                 f"term {term!r}: the {role} has no map of stride {lacking[0]}, only {_listed(maps)}; {hint}"
             )

@@ -49,6 +49,11 @@ class DetectionObjective(nn.Module):
         self._name()
 
     @property
+    def asks(self) -> tuple[str, ...]:
+        """The heads whose rows the teacher must be asked for, once built."""
+        return tuple(dict.fromkeys(head for term in self.terms.values() for head in term.asks))
+
+    @property
     def observing(self) -> tuple[str, ...]:
         return tuple(name for name, term in self.terms.items() if term.observes)
 

@@ -22,6 +22,7 @@ class DetectionTerm(Term):
     Attributes:
         reads: "features" (of student and teacher), or "labels" (`teacher` is then None): no teacher is needed.
         parts: names of what `forward` gives, in order; known when `build` is done. Empty: one number without a name.
+        asks: heads whose rows the teacher must be asked for, known when `build` is done (which is shown all heads).
         observes: whether `observe` must be called before training.
         balanced: for `calibrate`: part to (the setting that weighs it, the share of the term's loss it should have).
     """
@@ -29,6 +30,7 @@ class DetectionTerm(Term):
     reads: ClassVar[str] = "features"
     balanced: ClassVar[Mapping[str, tuple[str, float]]] = {}
     parts: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     observes: bool = False
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures | None) -> None:
