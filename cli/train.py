@@ -66,6 +66,6 @@ def train(out: Path | None, resume: Path | None, **options: Any) -> None:
         return
     summary = run.summary
     click.echo(
-        f"{run.path}: test accuracy {100 * summary['test_accuracy']:.2f} % ({summary['rule']}, epoch "
+        f"{run.path}: {run.task.told(summary)} ({summary['rule']}, epoch "
         f"{summary['epoch']} of {run.config.epochs}), {summary['parameters']:,} parameters, {summary['seconds']:.0f} s"
     )

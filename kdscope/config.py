@@ -6,6 +6,7 @@ What is written to a run directory is complete, so that `config.yaml` alone repe
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,16 @@ SHAPES = {
     "dict_type": "a mapping of settings is needed",
     "tuple_type": "a list is needed",
 }
-PATHS = ("folder", "imagenet", "imagenet-lt", "tiny-imagenet")  # datasets whose name goes on with a path
+DETECTION = ("scenes", "coco", "coco-ids", "voc", "visdrone")  # datasets of images with boxes
+# Datasets whose name goes on with a path.
+PATHS = ("folder", "imagenet", "imagenet-lt", "tiny-imagenet", "coco", "coco-ids", "voc", "visdrone")
+# The defaults of detectors where they are others than those below: the recipe of the small ones, from scratch.
+DETECTORS = {
+    "data": {"batch_size": 8},
+    "model": {"name": "fcos_resnet10_w16"},
+    "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "warmup": 0.3, "clip_norm": 35.0},
+    "eval_every": 0,
+}
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -34,6 +44,16 @@ def to_bytes(size: int | str) -> int:
     if match is None:
         raise ValueError("a size is a number and a unit, such as 4GiB or 500MiB")
     return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def detects(data: str) -> bool:
+    """Whether the dataset of that name has boxes, so that its networks are detectors.
+
+    >>> detects("scenes:100"), detects("cifar10")
+    (True, False)
+    """
+    kind = data.partition(":")[0]
+    return kind in DETECTION or any(kind == point.name for point in entry_points(group="kdscope.detection_datasets"))
 
 
 def _anywhere(path: Path) -> Path:
@@ -150,6 +170,7 @@ class OptimSettings(Settings):
     warmup: float = Field(0.05, ge=0, lt=1)  # share of all steps during which lr rises linearly
     milestones: tuple[float, ...] = (0.625, 0.75, 0.875)  # of all steps, for `step`: epochs 150, 180, 210 of 240
     gamma: float = Field(0.1, gt=0, le=1)  # factor at each milestone
+    clip_norm: float | None = Field(None, gt=0)  # largest L2 norm of the gradient of all that learns
 
 
 class Config(Settings):
@@ -177,8 +198,22 @@ class Config(Settings):
     probe_every: int = Field(0, ge=0)  # epochs between probes of a fixed set of images; 0: none
     probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set
     probe_maps: tuple[Literal["maps", "causal"], ...] = ()  # of which kinds, if any, maps are kept at each probe, too
+    eval_every: int = Field(1, ge=0)  # epochs between scores of the held-out parts, and at the end; 0: there alone
     checkpoint_every: int = Field(0, ge=0)  # steps between checkpoints inside an epoch; 0: at its end alone
     tensorboard: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_detectors(cls, values: Any) -> Any:
+        """What is not said of a detector is as detectors need it, not as networks of small images do."""
+        data = values.get("data") if isinstance(values, dict) else None
+        name = data.get("name") if isinstance(data, dict) else getattr(data, "name", None)
+        if not isinstance(name, str) or not detects(name):
+            return values
+        known = DETECTORS
+        if isinstance(values.get("optim"), dict) and values["optim"].get("name", "adamw") != "adamw":
+            known = DETECTORS | {"optim": {"clip_norm": DETECTORS["optim"]["clip_norm"]}}
+        return merge(known, values)
 
     @model_validator(mode="before")
     @classmethod

@@ -25,9 +25,12 @@ from kdscope.config import Config, DataSettings, TeacherSettings, load_config, w
 from kdscope.errors import KDScopeError
 from kdscope.files import disk_error, read_json, write_json, write_text
 from kdscope.links import links
+from kdscope.training.tasks import task_of
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from kdscope.training.tasks import Task
 
 
 class Run:
@@ -166,22 +169,18 @@ class Run:
             "seconds": self.summary["seconds"] + sum(effort["seconds"] for effort in known),
         }
 
-    def dataset(self) -> data.Dataset:
-        """The data of the run."""
+    @property
+    def task(self) -> "Task":
+        """What the run learned to do."""
+        return task_of(self.config.data.name)
+
+    def dataset(self) -> "data.Dataset":
+        """The data of the run; of a detector, a `kdscope.detection.data.DetectionDataset`."""
         return load_data(self.config.data)
 
     def model(self, trained: bool = True) -> "nn.Module":
         """The trained network in eval mode, on the CPU; with `trained=False` the architecture without its weights."""
-        network = models.build(
-            self.config.model.name,
-            self.dataset().num_classes,
-            image_size=self.dataset().image_size,
-            **self.config.model.options,
-        )
-        if self.config.terms:
-            from kdscope.methods.objective import changed
-
-            network = changed(network, self.config.terms)
+        network = self.task.network(self.config, self.dataset())
         if trained:
             self._must_be_finished()
             models.load_weights(network, self.weights)
@@ -205,14 +204,7 @@ class Run:
 @functools.lru_cache(maxsize=4)
 def load_data(settings: DataSettings) -> data.Dataset:
     """The dataset that `settings` name, kept for the next caller in this process."""
-    return data.load(
-        settings.name,
-        root=settings.root,
-        validation=settings.validation,
-        image_size=settings.image_size,
-        download=settings.download,
-        progress=True,
-    )
+    return task_of(settings.name).load_data(settings)
 
 
 def load_teacher(teacher: TeacherSettings, dataset: data.Dataset) -> "nn.Module":
@@ -221,33 +213,12 @@ def load_teacher(teacher: TeacherSettings, dataset: data.Dataset) -> "nn.Module"
     Raises:
         KDScopeError: weights that do not fit, other classes than the data's, or weights that have changed.
     """
-    if teacher.run is not None:
-        run = Run(teacher.run)
-        classes = run.dataset().classes
-        if classes != dataset.classes:
-            raise KDScopeError(
-                f"teacher {run.path} knows {len(classes)} classes of {run.config.data.name!r}, "
-                f"but {dataset.name!r} has {dataset.num_classes}: {_first_difference(classes, dataset.classes)}"
-            )
-        network, origin = run.model(), str(run.path)
-    else:
-        pretrained = teacher.checkpoint is None
-        network = models.build(
-            teacher.model, dataset.num_classes, image_size=dataset.image_size, pretrained=pretrained, **teacher.options
-        )
-        if teacher.checkpoint is not None:
-            models.load_weights(network, teacher.checkpoint)
-        origin = f"{teacher.model}@{teacher.checkpoint}" if teacher.checkpoint else teacher.model
+    network = task_of(dataset.name).load_teacher(teacher, dataset)
     if teacher.weights_hash is not None and models.weights_hash(network) != teacher.weights_hash:
+        named = f"{teacher.model}@{teacher.checkpoint}" if teacher.checkpoint else teacher.model
+        origin = named if teacher.run is None else Run(teacher.run).path
         raise KDScopeError(f"teacher {origin} has other weights than when this run began; start a new run")
     return network.eval().requires_grad_(False)
-
-
-def _first_difference(a: tuple[str, ...], b: tuple[str, ...]) -> str:
-    if len(a) != len(b):
-        return f"{len(a)} against {len(b)}"
-    k = next(k for k, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
-    return f"class {k} is {a[k]!r} for the teacher and {b[k]!r} in the data"
 
 
 def environment() -> dict[str, Any]:
@@ -274,7 +245,8 @@ def _version(package: str) -> str | None:
 
 
 def write_metrics(path: Path, rows: list[dict[str, Any]]) -> None:
-    """metrics.csv, whole: one row for each epoch, columns in the order of the first row."""
-    lines = [",".join(rows[0])] if rows else []
-    lines += [",".join(json.dumps(row[key]) for key in rows[0]) for row in rows]
+    """metrics.csv, whole: one row for each epoch, columns in the order of the longest row; not all have all columns."""
+    columns = max(rows, key=len, default={})
+    lines = [",".join(columns)] if rows else []
+    lines += [",".join(json.dumps(row[key]) if key in row else "" for key in columns) for row in rows]
     write_text(path, "\n".join(lines) + "\n")

@@ -56,8 +56,8 @@ def build(
     Args:
         name: as above.
         num_classes: classes of objects, >= 1, without the background.
-        image_size: shorter side that images are scaled to, in pixels; None: 128 for the small detectors, and what
-            torchvision's own have (800).
+        image_size: shorter side that images are scaled to, in pixels (SSD has a size of its own); None: 128 for the
+            small detectors, and what torchvision's own have (800).
         pretrained: start the backbone from published weights; not for the small ones.
         options: of torchvision's constructor (`min_size`, `score_thresh`, `box_detections_per_img`, ...).
 
@@ -71,12 +71,10 @@ def build(
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise KDScopeError(f"detector {name!r} needs a whole number of classes, at least 1, not {num_classes!r}")
-    if image_size is not None:
-        options = {"min_size": image_size} | options
     match = re.fullmatch(r"([a-z]+)_resnet(\d+)(?:_w(\d+))?", name.strip().lower())
     family, depth = (match[1], int(match[2])) if match else ("", 0)
     if ":" in name:
-        return _external(name, num_classes, pretrained, options)
+        return _external(name, num_classes, image_size, pretrained, options)
     if match is None or family not in OURS or depth not in (DEPTHS if match[3] else LARGE):
         raise unknown("detector", name, names())
     if match[3]:
@@ -86,6 +84,7 @@ def build(
     else:
         maker = functools.partial(_large, family, depth, pretrained)
     _check_options(name, family, options)
+    options = ({} if image_size is None else {"min_size": image_size}) | options
     return external.create(name, maker, (num_classes + 1,), options)
 
 
@@ -169,10 +168,12 @@ def _large(family: str, depth: int, pretrained: bool, num_classes: int, **option
     return FAMILIES[family](body, num_classes, **options)
 
 
-def _external(name: str, num_classes: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _external(
+    name: str, num_classes: int, image_size: int | None, pretrained: bool, options: dict[str, Any]
+) -> nn.Module:
     source, _, rest = name.partition(":")
     if source.lower() != "torchvision":
-        return external.build(name, num_classes, pretrained=pretrained, **options)
+        return external.build(name, num_classes, image_size=image_size or 128, pretrained=pretrained, **options)
     import torchvision
 
     known = [each for each in torchvision.models.list_models(module=zoo) if _family(each)]
@@ -180,6 +181,8 @@ def _external(name: str, num_classes: int, pretrained: bool, options: dict[str, 
         raise unknown("torchvision detector", rest, known)
     weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None, "num_classes": num_classes + 1}
     _check_options(name, _family(rest.lower()), options, "trainable_backbone_layers")
+    if image_size is not None and _family(rest.lower()) != "ssd":  # which has one size, that of its name
+        options = {"min_size": image_size} | options
     return external.create(name, torchvision.models.get_model, (rest.lower(),), weights | options)
 
 

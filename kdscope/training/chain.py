@@ -11,10 +11,16 @@ from kdscope.errors import KDScopeError
 from kdscope.methods.method import one_of
 from kdscope.models import MODELS
 from kdscope.run import Run
+from kdscope.training.tasks import task_of
 
 
 def complete(config: Config) -> Config:
     """The config with its chain written out: which kind, and which assistants where none were named."""
+    return task_of(config.data.name).complete(config)
+
+
+def complete_chain(config: Config) -> Config:
+    """The chain of a classifier."""
     given = "assistants" if config.assistants else "generations" if config.generations > 1 else "none"
     kind = config.chain or one_of(config.method, "chain", "") or given
     if kind != "assistants" and config.assistants:

@@ -72,6 +72,11 @@ class Learner(nn.Module):
                 stack.enter_context(capture)
             yield
 
+    def arguments(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What `forward` is given of a batch: tensors, which DDP can pass on."""
+        self.view = batch.view
+        return batch.image, batch.label, batch.index
+
     def forward(self, image: Tensor, label: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         # The teachers first, while the student's activations do not yet hold memory: a tenth faster on CPU.
         teachers = self.teach(image)

@@ -19,10 +19,11 @@ class TrainingLog:
     Args:
         total: steps of the whole run.
         show: False silences the bar on a terminal too (ranks other than the first).
+        score: what of the test images is told, such as "accuracy".
         tensorboard: folder for TensorBoard's event files, or None.
     """
 
-    def __init__(self, title: str, total: int, show: bool, tensorboard: Path | None = None):
+    def __init__(self, title: str, total: int, show: bool, score: str, tensorboard: Path | None = None):
         self.visible = show and sys.stderr.isatty()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -37,7 +38,7 @@ class TrainingLog:
         )
         self._task = self._bar.add_task(title, total=total, state="")
         self._next = time.monotonic() + 1.0
-        self._test = ""
+        self._test, self._score = "", score
         self._writer = _tensorboard_writer(tensorboard) if tensorboard is not None and show else None
 
     def __enter__(self) -> "TrainingLog":
@@ -56,12 +57,15 @@ class TrainingLog:
         self._next = time.monotonic() + 1.0
         means = tally.means(tally.sums)
         terms = " ".join(f"{name} {value:.3g}" for name, value in means.items() if name in ("loss", *tally.names))
-        state = f"{terms} | train {100 * means['train_accuracy']:.1f} %{self._test}"
+        if tally.counted:
+            terms += f" | train {100 * means[tally.counted]:.1f} %"
+        state = f"{terms}{self._test}"
         self._bar.update(self._task, completed=done, state=state)
 
     def epoch(self, done: int, row: dict[str, Any]) -> None:
         """An epoch has ended, with this row of metrics.csv."""
-        self._test = f" | test {100 * row['test_accuracy']:.1f} %"
+        if f"test_{self._score}" in row:
+            self._test = f" | test {self._score} {100 * row[f'test_{self._score}']:.1f} %"
         self._bar.update(self._task, completed=done)
         if self._writer is not None:
             for key, value in row.items():

@@ -20,7 +20,6 @@ from kdscope.training.learner import Learner
 from kdscope.training.log import TrainingLog
 from kdscope.training.optim import learning_rate
 from kdscope.training.prepare import build_network, prepare
-from kdscope.training.probe import write_probe
 from kdscope.training.ranks import any_rank, check_shares, make_fabric
 from kdscope.training.session import Session, seed_epoch
 from kdscope.training.stop import Interrupted, StopSignal
@@ -113,7 +112,7 @@ def _train(session: Session) -> None:
     run, fabric, config, progress = session.run, session.fabric, session.run.config, session.progress
     tensorboard = run.path / "tensorboard" if config.tensorboard else None
     steps = sum(stage.epochs for stage in session.stages) * len(session.batches)
-    log = TrainingLog(run.name, steps, show=fabric.is_global_zero, tensorboard=tensorboard)
+    log = TrainingLog(run.name, steps, fabric.is_global_zero, session.task.score, tensorboard)
     with StopSignal() as stop, log:
         for number in range(progress.stage, len(session.stages)):
             if number != progress.stage:
@@ -123,7 +122,7 @@ def _train(session: Session) -> None:
             with session.learner.capturing():
                 for epoch in range(progress.epoch, session.stage.epochs):
                     _train_epoch(session, epoch, before, stop, log)
-        write_probe(run, fabric, session.dataset, session.learner, config.epochs)
+        session.task.probe(run, fabric, session.dataset, session.learner, config.epochs)
 
 
 def _train_epoch(session: Session, epoch: int, before: int, stop: StopSignal, log: TrainingLog) -> None:
@@ -133,7 +132,7 @@ def _train_epoch(session: Session, epoch: int, before: int, stop: StopSignal, lo
     if progress.step == 0:
         seed_epoch(run.config.seed, stage.first + epoch, fabric.global_rank)
         if stage.phase is None:
-            write_probe(run, fabric, session.dataset, session.learner, epoch)
+            session.task.probe(run, fabric, session.dataset, session.learner, epoch)
     session.learner.train()
     session.begin_epoch(epoch)
     for batch in batches.epoch(stage.first + epoch, start=progress.step):
@@ -175,10 +174,9 @@ def _due(session: Session) -> bool:
 
 def keep_best(session: Session, row: dict[str, Any]) -> None:
     """Keep the weights of the best epoch so far, where a held-out part of train can tell which that is."""
-    progress = session.progress
-    best = progress.best["accuracy"] if progress.best else -1.0
-    if row.get("validation_accuracy", -2.0) > best:
-        progress.best = {"epoch": row["epoch"], "accuracy": row["validation_accuracy"]}
+    progress, score = session.progress, row.get(f"validation_{session.task.score}")
+    if score is not None and (progress.best is None or score > progress.best["score"]):
+        progress.best = {"epoch": row["epoch"], "score": score}
         if session.fabric.is_global_zero:
             models.save_weights(session.checkpoint.with_name("best.safetensors"), session.learner.student)
 
@@ -196,18 +194,18 @@ def finish(run: Run, learner: Learner, progress: Progress) -> None:
         models.save_weights(run.weights.with_name(f"peer-{k}.safetensors"), peer)
     parameters = sum(p.numel() for p in learner.student.parameters())
     summary = {
-        "test_accuracy": row["test_accuracy"],
-        "test_loss": row["test_loss"],
+        **{key: row[key] for key in run.task.headline},
         "epoch": chosen,
         "rule": "best on validation" if progress.best else "last epoch",
-        "train_accuracy": row["train_accuracy"],
+        **{key: row[key] for key in run.task.closing},
         "parameters": parameters,
         "seconds": round(progress.seconds, 3),
         "weights_hash": models.weights_hash(learner.student),
     }
     if learner.peers:
+        score = f"test_{run.task.score}"
         summary["peers"] = [
-            {"model": peer.name, "test_accuracy": progress.rows[-1][f"test_accuracy_peer_{k}"]}
+            {"model": peer.name, score: progress.rows[-1][f"{score}_peer_{k}"]}
             for k, peer in enumerate(run.config.peers, 1)
         ]
     write_json(run.path / "summary.json", summary)

@@ -18,6 +18,7 @@ from kdscope.run import load_data, load_teacher
 from kdscope.training.gradients import check_rule
 from kdscope.training.learner import Learner
 from kdscope.training.ranks import processes
+from kdscope.training.tasks import task_of
 
 
 def prepare(
@@ -34,6 +35,13 @@ def prepare(
         The config completed (every term with all its settings, every teacher with the hash of its weights), the data,
         and the networks.
     """
+    return task_of(config.data.name).prepare(config, begun, teachers)
+
+
+def prepare_classifier(
+    config: Config, begun: bool, teachers: Sequence[nn.Module] | None
+) -> tuple[Config, Dataset, Learner]:
+    """`prepare` of a classifier."""
     config = written_out(config)
     terms = config.terms
     dataset = load_data(config.data)
@@ -58,6 +66,11 @@ def prepare(
 
 def written_out(config: Config) -> Config:
     """The config with all that its method decides: every term with all its settings, the rule for gradients, peers."""
+    return task_of(config.data.name).written_out(config)
+
+
+def written_out_classifier(config: Config) -> Config:
+    """`written_out` of a classifier."""
     terms = resolve(config.method, config.terms)
     augmentation(config.data.augment)
     return config.model_copy(update={"terms": terms, "gradients": _rule(config), "peers": _peers(config)})

@@ -9,15 +9,13 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from kdscope.data import Batch, Batches, Dataset
+from kdscope.data import Batch, Dataset
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
 from kdscope.training.checkpoint import Progress, load_checkpoint, load_progress, save_checkpoint
-from kdscope.training.evaluate import count_right
 from kdscope.training.gradients import GRADIENTS, diagnosed
 from kdscope.training.learner import Learner
 from kdscope.training.optim import learning_rate, make_optimizer, set_learning_rate
-from kdscope.training.preparation import prepare_terms
 from kdscope.training.stages import stages_of
 from kdscope.training.tally import Tally
 
@@ -32,17 +30,10 @@ class Session:
 
     def __init__(self, run: Run, fabric: Fabric, dataset: Dataset, learner: Learner):
         self.run, self.fabric, self.dataset, self.learner = run, fabric, dataset, learner
-        settings = run.config.data
+        self.task, settings = run.task, run.config.data
         ranks = {"rank": fabric.global_rank, "world_size": fabric.world_size, "device": fabric.device}
         ranks |= {"memory_budget": settings.memory_budget, "workers": settings.workers}
-        ranks |= {"channels_last": fabric.device.type == "cuda"}
-        self.batches = Batches(
-            dataset.train, dataset, augment=settings.augment, batch_size=settings.batch_size, shuffle=True,
-            seed=run.config.seed, least=learner.objective.least_images,
-            sampler=settings.sampler, **ranks,
-        )  # fmt: skip
-        splits = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
-        self.held_out = {split.name: Batches(split, dataset, batch_size=512, **ranks) for split in splits}
+        self.batches, self.held_out = self.task.batches(run.config, dataset, learner, ranks)
         self.stages = stages_of(run.config, learner.objective.phases)
 
         if fabric.device.type == "cuda":
@@ -50,9 +41,9 @@ class Session:
         if run.config.compile:
             learner.compile_networks()
         learner.to(fabric.device)
-        prepare_terms(fabric, dataset, learner)
         self.progress = Progress()
         self.checkpoint = run.path / "checkpoints" / "last.safetensors"
+        self.task.ready(fabric, dataset, learner, self.batches, self.checkpoint.is_file())
         resumed = load_progress(self.checkpoint) if self.checkpoint.is_file() else None
         self.enter(resumed.stage if resumed else 0)
         if resumed:
@@ -73,7 +64,8 @@ class Session:
         self.optimizer = make_optimizer(self.parameters, self.stage.optim)
         self._stepping = self.fabric.setup_optimizers(self.optimizer)
         self._weights = objective.weights if main else torch.ones(1, device=self.fabric.device)
-        self.tally = Tally(objective.names if main else [self.stage.name], self._weights, self.fabric.device)
+        names = objective.names if main else [self.stage.name]
+        self.tally = Tally(names, self._weights, self.fabric.device, self.task.counted)
         rule = self.run.config.gradients or "sum"
         self._rule = None if rule == "sum" or not main else GRADIENTS[rule]
         self._diagnosis = torch.zeros(3, device=self.fabric.device)  # of the epoch, summed over its steps
@@ -94,9 +86,8 @@ class Session:
         # Where some parameters have no gradient, or two, DDP cannot average them on the way: we do it afterwards.
         ours = self._rule is not None or self.stage.phase is not None
         with self.fabric.no_backward_sync(self.module, enabled=ours and self.fabric.world_size > 1):
-            self.learner.view = batch.view
             try:
-                values, right = self.module(batch.image, batch.label, batch.index)
+                values, right = self.module(*self.learner.arguments(batch))
             except Exception as error:
                 if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     reason = str(error).strip().splitlines()[0]
@@ -108,9 +99,12 @@ class Session:
                 self._combine(values)
         if ours and self._rule is None:
             self._averaged(p.grad for p in self.parameters)
+        if self.stage.optim.clip_norm is not None:
+            norm = self.stage.optim.clip_norm
+            self.fabric.clip_gradients(self.module, self._stepping, max_norm=norm, error_if_nonfinite=False)
         self._stepping.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.tally.add(values, right, len(batch.label), self.progress.step)
+        self.tally.add(values, right, len(batch.index), self.progress.step)
         self.progress.step += 1
 
     def _combine(self, values: Tensor) -> None:
@@ -142,13 +136,17 @@ class Session:
         for network in (self.learner.student, *self.learner.peers):
             _share_buffers(fabric, network)
         row = {"epoch": epoch, "step": epoch * len(self.batches), "lr": self._last_rate(epoch)}
-        row |= self.tally.means(fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum"))
-        for name, split in self.held_out.items():
-            right, loss, images = fabric.all_reduce(count_right(self.learner.student, split), reduce_op="sum").tolist()
-            row |= {f"{name}_accuracy": right / images, f"{name}_loss": loss / images}
-            for k, peer in enumerate(self.learner.peers, 1):
-                right, _, images = fabric.all_reduce(count_right(peer, split), reduce_op="sum").tolist()
-                row[f"{name}_accuracy_peer_{k}"] = right / images
+        sums = fabric.all_reduce(self.tally.sums.clone(), reduce_op="sum")
+        row |= self.tally.means(sums)
+        if self.task.shares:
+            row |= self.tally.shares(sums)
+        every, score = self.run.config.eval_every, self.task.score
+        if epoch == self.stage.epochs or (every and epoch % every == 0):
+            for name, split in self.held_out.items():
+                scores = self.task.evaluate(fabric, self.learner.student, split)
+                row |= {f"{name}_{key}": value for key, value in scores.items()}
+                for k, peer in enumerate(self.learner.peers, 1):
+                    row[f"{name}_{score}_peer_{k}"] = self.task.evaluate(fabric, peer, split)[score]
         if self._rule is not None:
             means = (self._diagnosis / len(self.batches)).tolist()
             row |= dict(zip(("gradient_ratio", "gradient_cosine", "gradient_capped"), means, strict=True))

@@ -11,14 +11,18 @@ from kdscope.errors import KDScopeError
 class Tally:
     """Image-weighted sums of each term's value, of right answers and of images; and when a term was first NaN.
 
+    Right answers are told as the column `counted`, where it has a name.
+
     >>> tally = Tally(["cross-entropy"], torch.tensor([1.0]), "cpu")
     >>> tally.add(torch.tensor([2.0]), torch.tensor(3), images=4, step=0)
     >>> tally.means(tally.sums)
     {'loss': 2.0, 'cross-entropy': 2.0, 'train_accuracy': 0.75}
     """
 
-    def __init__(self, names: Sequence[str], weights: Tensor, device: torch.device | str):
-        self.names = tuple(names)
+    def __init__(
+        self, names: Sequence[str], weights: Tensor, device: torch.device | str, counted: str = "train_accuracy"
+    ):
+        self.names, self.counted = tuple(names), counted
         self.weights = weights.tolist()
         self.sums = torch.zeros(len(names) + 2, dtype=torch.float64, device=device)
         self.first_bad = torch.full((len(names),), -1, dtype=torch.int64, device=device)
@@ -43,4 +47,17 @@ class Tally:
         *terms, right, images = sums.tolist()
         means = [value / images for value in terms]
         loss = sum(weight * mean for weight, mean in zip(self.weights, means, strict=True))
-        return {"loss": loss, **dict(zip(self.names, means, strict=True)), "train_accuracy": right / images}
+        counted = {self.counted: right / images} if self.counted else {}
+        return {"loss": loss, **dict(zip(self.names, means, strict=True)), **counted}
+
+    def shares(self, sums: Tensor) -> dict[str, float]:
+        """What part of the epoch's loss each weighted term is, from (reduced) sums.
+
+        >>> tally = Tally(["a", "b"], torch.tensor([1.0, 2.0]), "cpu")
+        >>> tally.add(torch.tensor([2.0, 3.0]), torch.tensor(0), images=4, step=0)
+        >>> tally.shares(tally.sums)
+        {'a_share': 0.25, 'b_share': 0.75}
+        """
+        parts = [weight * value for weight, value in zip(self.weights, sums[:-2].tolist(), strict=True)]
+        total = sum(parts)
+        return {f"{name}_share": part / total if total else 0.0 for name, part in zip(self.names, parts, strict=True)}

@@ -1,0 +1,173 @@
+"""Detection, as the engine sees it: average precision, and batches of images with boxes."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from kdscope.config import Config, DataSettings, TeacherSettings
+from kdscope.detection import models
+from kdscope.detection.data import DetectionDataset, DetectionSplit, load
+from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.evaluate import detect, most_of, scored
+from kdscope.detection.learner import DetectionLearner
+from kdscope.detection.methods.objective import DetectionObjective
+from kdscope.detection.methods.presets import resolve
+from kdscope.errors import KDScopeError, unknown
+from kdscope.models import load_weights, weights_hash
+from kdscope.run import Run, load_data, load_teacher
+from kdscope.training.classification import first_difference
+from kdscope.training.gradients import check_rule
+
+FLIPS = {"standard": 0.5, "none": 0.0}  # augmentation: the share of images that are mirrored
+OBSERVED = 64  # training images at least that terms look at before the first step
+
+
+class Detection:
+    """See `kdscope.training.tasks.Task`."""
+
+    name = "detection"
+    score = "ap"
+    headline = ("test_ap", "test_ap50", "test_ap75", "test_ar")
+    closing = ("loss",)
+    counted = ""
+    shares = True
+
+    def load_data(self, settings: DataSettings) -> DetectionDataset:
+        size = settings.image_size if settings.name.partition(":")[0] == "scenes" else None
+        return load(settings.name, validation=settings.validation, image_size=size, progress=True)
+
+    def load_teacher(self, teacher: TeacherSettings, dataset: DetectionDataset) -> nn.Module:
+        if teacher.run is not None:
+            run = Run(teacher.run)
+            if run.task.name != self.name:
+                raise KDScopeError(
+                    f"teacher {run.path} classifies images of {run.config.data.name!r}; a detector learns from another"
+                )
+            known = run.dataset().classes
+            if known != dataset.classes:
+                raise KDScopeError(
+                    f"teacher {run.path} knows {len(known)} classes of {run.config.data.name!r}, "
+                    f"but {dataset.name!r} has {dataset.num_classes}: {first_difference(known, dataset.classes)}"
+                )
+            return run.model()
+        if teacher.checkpoint is None:
+            return models.published(teacher.model, **teacher.options)
+        network = models.build(
+            teacher.model, dataset.num_classes, image_size=shown_size(dataset, None), **teacher.options
+        )
+        load_weights(network, teacher.checkpoint)
+        return network
+
+    def network(self, config: Config, dataset: DetectionDataset, pretrained: bool = False) -> nn.Module:
+        size = shown_size(dataset, config.data.image_size)
+        return models.build(
+            config.model.name, dataset.num_classes, image_size=size, pretrained=pretrained, **config.model.options
+        )
+
+    def complete(self, config: Config) -> Config:
+        for setting in ("assistants", "peers"):
+            if getattr(config, setting):
+                raise KDScopeError(f"{setting} are for classifiers; leave them out of a run on {config.data.name!r}")
+        if config.generations > 1 or config.chain not in (None, "none"):
+            raise KDScopeError(f"chains of trainings are for classifiers; {config.data.name!r} trains a detector")
+        return config.model_copy(update={"chain": "none"})
+
+    def written_out(self, config: Config) -> Config:
+        if config.data.augment not in FLIPS:
+            raise unknown("augmentation", config.data.augment, FLIPS, "detection")
+        if config.data.sampler != "uniform":
+            raise KDScopeError(f"sampler {config.data.sampler!r} draws by class; the images of a detector have many")
+        if config.probe_every:
+            raise KDScopeError("probes are for classifiers; leave out --probe-every, and extract when it is trained")
+        if len(config.teachers) > 1:
+            raise KDScopeError(f"a detector learns from one teacher, not from {len(config.teachers)}")
+        check_rule(config.gradients or "sum")
+        terms = resolve(config.method, config.terms)
+        return config.model_copy(update={"terms": terms, "gradients": config.gradients or "sum"})
+
+    def prepare(
+        self, config: Config, begun: bool, teachers: Sequence[nn.Module] | None
+    ) -> tuple[Config, DetectionDataset, DetectionLearner]:
+        config = self.written_out(self.complete(config))
+        dataset = load_data(config.data)
+        if teachers is None:
+            teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
+            known = [
+                settings.model_copy(update={"weights_hash": weights_hash(network)})
+                for settings, network in zip(config.teachers, teachers, strict=True)
+            ]
+            config = config.model_copy(update={"teachers": tuple(known)})
+        torch.manual_seed(config.seed)
+        student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
+        if config.model.checkpoint is not None and not begun:
+            load_weights(student, config.model.checkpoint)
+        objective = DetectionObjective(config.terms, bool(teachers))
+        learner = DetectionLearner(student, objective, *teachers)
+        learner.build()
+        if config.gradients != "sum" and len(set(objective.task)) < 2:
+            raise KDScopeError(
+                f"gradients {config.gradients!r} weighs the gradient of the boxes against that of the teacher, "
+                f"and {', '.join(objective.names)} is one of the two alone"
+            )
+        return config, dataset, learner
+
+    def batches(
+        self, config: Config, dataset: DetectionDataset, learner: DetectionLearner, ranks: Mapping[str, Any]
+    ) -> tuple[DetectionBatches, dict[str, DetectionBatches]]:
+        size = config.data.batch_size
+        training = DetectionBatches(
+            dataset.train, batch_size=size, shuffle=True, flip=FLIPS[config.data.augment], seed=config.seed, **ranks
+        )
+        parts = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
+        return training, {part.name: HeldOut(dataset, part, batch_size=size, **ranks) for part in parts}
+
+    def ready(
+        self,
+        fabric: Fabric,
+        dataset: DetectionDataset,
+        learner: DetectionLearner,
+        batches: DetectionBatches,
+        begun: bool,
+    ) -> None:
+        if begun or not learner.objective.observing:
+            return
+        count = -(-OBSERVED // batches.batch_size)
+        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
+            torch.manual_seed(0)
+            for batch in itertools.islice(batches.epoch(0), count):
+                learner.observe(batch)
+
+    def evaluate(self, fabric: Fabric, network: nn.Module, batches: DetectionBatches) -> dict[str, float]:
+        most = most_of(batches.dataset.name)
+        mine = detect(network, batches, most=most)
+        every = [mine]
+        if fabric.world_size > 1:
+            every = [None] * fabric.world_size
+            torch.distributed.all_gather_object(every, mine)
+        index = torch.cat([part for part, _ in every])
+        found = [one for _, part in every for one in part]  # the ranks take runs of images, in their order
+        return scored(found, batches.split, batches.dataset.num_classes, index, most)
+
+    def probe(self, run: Run, fabric: Fabric, dataset: DetectionDataset, learner: DetectionLearner, epoch: int) -> None:
+        """No probes."""
+
+    def told(self, summary: Mapping[str, Any]) -> str:
+        return f"test AP {100 * summary['test_ap']:.1f}, AP50 {100 * summary['test_ap50']:.1f}"
+
+
+class HeldOut(DetectionBatches):
+    """Batches of a held-out part, which know the classes that they are scored by."""
+
+    def __init__(self, dataset: DetectionDataset, split: DetectionSplit, **options: Any):
+        super().__init__(split, **options)
+        self.dataset = dataset
+
+
+def shown_size(dataset: DetectionDataset, wanted: int | None) -> int | None:
+    """The shorter side that images are scaled to: as wanted, or where all have one size, their own."""
+    sizes = dataset.train.sizes
+    return wanted or (int(sizes[0].min()) if bool((sizes == sizes[0]).all()) else None)
