@@ -96,13 +96,13 @@ BAD = {
     r"annotation 101 of image 10 has bbox \['1', 2, 3, 4\]": lambda c: changed(
         c, "annotations", 1, "bbox", ["1", 2, 3, 4]
     ),
-    "annotation 102 has category_id 9, and the file has no such category; nearest: 3, 7": lambda c: changed(
+    "annotation 102 has category_id 9, and there is no such category; nearest: 3, 7": lambda c: changed(
         c, "annotations", 2, "category_id", 9
     ),
     "annotation 102 has category_id 'dog', not a whole number": lambda c: changed(
         c, "annotations", 2, "category_id", "dog"
     ),
-    "annotation 100 has image_id 13, and the file has no such image; nearest: 10, 11, 12": lambda c: changed(
+    "annotation 100 has image_id 13, and there is no such image; nearest: 10, 11, 12": lambda c: changed(
         c, "annotations", 0, "image_id", 13
     ),
     "image 11 has no 'width'": lambda c: without(c, "images", 1, "width"),

@@ -1,6 +1,5 @@
 """COCO's JSON (Lin et al., ECCV 2014) as a detection dataset; what is wrong in it is said with file and record."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ from kdscope.data.catalogue import Request
 from kdscope.data.imagenet import MEAN, STD
 from kdscope.data.listing import all_there, data_folder
 from kdscope.detection.data.catalogue import DETECTION_DATASETS
+from kdscope.detection.data.fields import called, column, edges, is_number, position, whole
 from kdscope.detection.data.image_files import DetectionImages
 from kdscope.detection.data.record import DetectionDataset, DetectionSplit, Objects
-from kdscope.errors import KDScopeError, nearest
+from kdscope.errors import KDScopeError
 from kdscope.files import read_json
 
 LAYOUT = "annotations/instances_train*.json and annotations/instances_val*.json, or train.json and val.json"
@@ -59,7 +59,7 @@ def from_coco(request: Request, train: Source, test: Source, own_ids: bool = Fal
         differing = sorted(set(tables[0].items()) ^ set(tables[1].items()))
         raise KDScopeError(
             f"{train.annotations} and {test.annotations} differ in categories: "
-            f"{', '.join(f'{number} {name!r}' for number, name in differing[:5])}"
+            f"{', '.join(f'{category} {name!r}' for category, name in differing[:5])}"
         )
     table = tables[0]
     if own_ids:
@@ -95,23 +95,23 @@ def read_split(
     """
     path = source.annotations
     images, annotations = content["images"], content["annotations"]
-    ids = _whole(path, "image", images, "id")
-    sizes = np.stack([_whole(path, "image", images, side, least=1) for side in ("height", "width")], axis=1)
-    files = _column(path, "image", images, "file_name")
+    ids = whole(path, "image", images, "id")
+    sizes = np.stack([whole(path, "image", images, side, least=1) for side in ("height", "width")], axis=1)
+    files = column(path, "image", images, "file_name")
     if not images:
         raise KDScopeError(f"{path} has no images")
     for row, file in enumerate(files):
         if not isinstance(file, str) or not file:
-            raise KDScopeError(f"{path}: {_called('image', images, row)} has file_name {file!r}, not a path")
+            raise KDScopeError(f"{path}: {called('image', images, row)} has file_name {file!r}, not a path")
     order = ids.argsort(kind="stable")
     twice = np.flatnonzero(np.diff(ids[order]) == 0)
     if len(twice):
         raise KDScopeError(f"{path}: two images have the id {ids[order][twice[0]]}")
     all_there(source.images, files, (f"{path} (image {number})" for number in ids.tolist()))
 
-    image = _position(path, "image", annotations, "image_id", ids)
-    label = 1 + _position(path, "category", annotations, "category_id", np.array(category_ids))
-    boxes = _boxes(path, annotations)
+    image = position(path, "annotation", annotations, "image_id", ids)
+    label = 1 + position(path, "annotation", annotations, "category_id", np.array(category_ids))
+    boxes = edges(path, "annotation", annotations)
     crowd = np.array([bool(record.get("iscrowd", 0)) for record in annotations], dtype=bool)
     edge = sizes[image][:, [1, 0, 1, 0]]
     cut = boxes.clip(0, edge).astype(np.float32)
@@ -133,7 +133,7 @@ def read_split(
     ):
         if len(rows):
             first = annotations[rows[0]]
-            told = f"{_called('annotation', annotations, rows[0])} of image {first['image_id']}: {first['bbox']}"
+            told = f"{called('annotation', annotations, rows[0])} of image {first['image_id']}: {first['bbox']}"
             notes.append(f"{path}: {len(rows)} box{'es' * (len(rows) > 1)} {what}, the first {told}")
     if empty := int((counts == 0).sum()):
         notes.append(f"{path}: {empty} of {len(ids)} images have no objects")
@@ -177,8 +177,8 @@ def _content(path: Path) -> dict[str, Any]:
 def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     """Name of each category, by rising id."""
     records = content["categories"]
-    ids = _whole(path, "category", records, "id")
-    names = [str(name) for name in _column(path, "category", records, "name")]
+    ids = whole(path, "category", records, "id")
+    names = [str(name) for name in column(path, "category", records, "name")]
     if not len(ids):
         raise KDScopeError(f"{path} has no categories")
     if len(set(ids.tolist())) < len(ids):
@@ -186,61 +186,7 @@ def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     return dict(sorted(zip(ids.tolist(), names, strict=True)))
 
 
-def _called(kind: str, records: list, row: int) -> str:
-    """The record at `row`, for a message: by its id, or where it stands."""
-    record = records[row]
-    number = record.get("id") if isinstance(record, dict) else None
-    return f"{kind} number {row + 1} in the file" if number is None else f"{kind} {number}"
-
-
-def _column(path: Path, kind: str, records: list, field: str) -> list:
-    """That field of all records."""
-    try:
-        return [record[field] for record in records]
-    except (KeyError, TypeError):
-        row = next(i for i, record in enumerate(records) if not isinstance(record, dict) or field not in record)
-        raise KDScopeError(f"{path}: {_called(kind, records, row)} has no {field!r}") from None
-
-
-def _whole(path: Path, kind: str, records: list, field: str, least: int | None = None) -> np.ndarray:
-    """That field of all records, whole numbers: int64."""
-    values = _column(path, kind, records, field)
-    for row, value in enumerate(values):
-        if type(value) is not int or (least is not None and value < least) or abs(value) >= 2**62:
-            wanted = "a whole number" if least is None else f"a whole number of at least {least}"
-            raise KDScopeError(f"{path}: {_called(kind, records, row)} has {field} {value!r}, not {wanted}")
-    return np.array(values, dtype=np.int64)
-
-
-def _position(path: Path, kind: str, records: list, field: str, known: np.ndarray) -> np.ndarray:
-    """Where in `known` (ids) each record's `field` is."""
-    wanted = _whole(path, "annotation", records, field)
-    order = known.argsort(kind="stable")
-    place = order[np.searchsorted(known[order], wanted).clip(max=len(known) - 1)]
-    lost = np.flatnonzero(known[place] != wanted)
-    if len(lost):
-        hint = ", ".join(nearest(str(wanted[lost[0]]), map(str, known.tolist()[:1000])))
-        raise KDScopeError(
-            f"{path}: {_called('annotation', records, lost[0])} has {field} {wanted[lost[0]]}, "
-            f"and the file has no such {kind}; nearest: {hint}"
-        )
-    return place
-
-
-def _boxes(path: Path, records: list) -> np.ndarray:
-    """(x1, y1, x2, y2) of all, float64 [M, 4]."""
-    for row, box in enumerate(_column(path, "annotation", records, "bbox")):
-        good = isinstance(box, list) and len(box) == 4
-        if not good or not all(type(value) in (int, float) and math.isfinite(value) for value in box):
-            told = f"{_called('annotation', records, row)} of image {records[row].get('image_id')}"
-            raise KDScopeError(f"{path}: {told} has bbox {box!r}, not four numbers [x, y, width, height]")
-    boxes = np.array([record["bbox"] for record in records], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
-
-
 def _area(record: Mapping[str, Any], box: np.ndarray) -> float:
     """The mask's, where the file says it."""
     said = record.get("area")
-    known = type(said) in (int, float) and math.isfinite(said) and said > 0
-    return said if known else (box[2] - box[0]) * (box[3] - box[1])
+    return said if is_number(said) and said > 0 else (box[2] - box[0]) * (box[3] - box[1])
