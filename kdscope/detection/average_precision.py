@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kdscope.detection.data.record import Objects
+from kdscope.detection.matching import ALL
 from kdscope.detection.measures.found import Found
 from kdscope.detection.results import as_results
 from kdscope.errors import KDScopeError, unknown
@@ -146,7 +147,7 @@ def average_precision(
     evaluation = COCOeval_faster(truth, said, iouType="bbox")
     evaluation.params.iouThrs = np.array(thresholds)
     evaluation.params.maxDets = list(caps)
-    evaluation.params.areaRng = [[0, 1e10], *(list(ends) for ends in areas.ranges.values())]
+    evaluation.params.areaRng = [list(ALL), *(list(ends) for ends in areas.ranges.values())]
     evaluation.params.areaRngLbl = ["all", *areas.ranges]
     evaluation.evaluate()
     evaluation.accumulate()

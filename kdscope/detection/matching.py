@@ -20,6 +20,7 @@ from kdscope.errors import KDScopeError
 
 NONE = -1
 RECALLS = np.linspace(0.0, 1.0, 101)  # at which precision is read, as COCO does
+ALL = (0.0, 1e10)  # pixels, what COCO's tools call all areas
 AT_ONCE = 2**21  # comparisons of a detection with an object held in memory
 
 
@@ -66,7 +67,7 @@ def match(
     objects: Objects,
     iou_thresholds: Sequence[float] = (0.5,),
     cap: int = 100,
-    area: tuple[float, float] | None = None,
+    area: tuple[float, float] = ALL,
 ) -> Matches:
     """Match the detections of each image to its objects.
 
@@ -75,7 +76,8 @@ def match(
         objects: of the same images.
         iou_thresholds: in (0, 1].
         cap: detections of one class in one image that count at most, the best by score.
-        area: what the areas of counted objects are between, both ends included; None: all.
+        area: what the areas of counted objects are between, both ends included. Detections outside that found nothing
+            are ignored (so, always, are boxes inside out, as by COCO's tools).
 
     Raises:
         KDScopeError: detections of another number of images.
@@ -95,7 +97,7 @@ def match(
     labels = np.concatenate([np.zeros(0, dtype=np.int64), *(some.labels for some in found)])
     truth, truth_labels = objects.boxes.numpy().astype(np.float64), objects.labels.numpy()
     crowd, areas = objects.crowd.numpy(), objects.area.numpy()
-    low, high = (-np.inf, np.inf) if area is None else area
+    low, high = area
     counted = ~crowd & (areas >= low) & (areas <= high)
 
     classes = 1 + max(labels.max(initial=0), truth_labels.max(initial=0))
@@ -120,9 +122,8 @@ def match(
     )
     for rows, columns in _chunks(group[order], truth_group[truth_order], len(thresholds)):
         _match_groups(matches, thresholds, boxes, truth, crowd, _filled(order, rows), _filled(truth_order, columns))
-    if area is not None:
-        sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        matches.ignored[:] |= (matches.object == NONE) & ((sizes < low) | (sizes > high))
+    sizes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    matches.ignored[:] |= (matches.object == NONE) & ((sizes < low) | (sizes > high))
     return matches
 
 

@@ -12,7 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from kdscope.detection.average_precision import COCO_AREAS, COCO_IOU, RELATIVE_AREAS, Areas, average_precision
 from kdscope.detection.data.record import Objects
-from kdscope.detection.matching import average_precisions, match
+from kdscope.detection.matching import ALL, average_precisions, match
 from kdscope.detection.measures.found import Found
 from kdscope.errors import KDScopeError
 
@@ -101,7 +101,7 @@ def test_the_numbers_of_cocos_own_tools(seed):
 def test_the_matcher_gives_the_same_numbers(seed):
     objects, found, classes = random_set(seed + 100)
     result = average_precision(found, objects, classes, caps=(4,))
-    for column, area in enumerate([None, *COCO_AREAS.ranges.values()]):
+    for column, area in enumerate([ALL, *COCO_AREAS.ranges.values()]):
         matches = match(found, objects, COCO_IOU, cap=4, area=area)
         ours = average_precisions(matches, objects.labels.numpy(), classes)
         np.testing.assert_allclose(ours, result.precision[:, :, column], atol=1e-9, rtol=0, equal_nan=True)
@@ -217,6 +217,15 @@ def test_what_each_detection_and_object_was_matched_to():
     assert matches.finder.tolist() == [[1, -1, -1, 5], [0, -1, -1, 5]]
     assert matches.hits.tolist() == [[True, False, False, True]] * 2
     assert match(found, objects, [0.5], cap=1).capped.tolist() == [True, False, True, True, True, False]
+
+
+def test_a_box_inside_out_is_ignored_as_by_cocos_tools():
+    found = [([100.0, 0.0, 0.0, 100.0], 0.9), (BOX, 0.8)]
+    assert both([BOX], found).ap() == 1
+    objects = Objects.of([torch.tensor([BOX])], [[1]])
+    detections = [Found.of([box for box, _ in found], [0.9, 0.8], [1, 1])]
+    precision, _ = reference(objects, detections, 1, (100,), COCO_AREAS)
+    assert precision[:, :, 0, 0, 0].mean() == 1
 
 
 def test_chunks_of_groups_change_nothing(monkeypatch):
