@@ -34,6 +34,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 TAG = re.compile(r"<(?!/?(?:b|i|sub|sup|extra)>|br ?/?>)")  # a bracket that begins none of plotly's harmless tags
+LONG_NAME, LEGEND = 24, 8  # letters, entries: what a chart of half the width has room for
 FRAME = ("floor", "ceiling", "value", "ci_low", "ci_high")
 
 
@@ -88,6 +89,22 @@ def harmless(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: harmless(each) for key, each in value.items()}
     return [harmless(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def is_wide(figure: dict[str, Any]) -> bool:
+    """Whether a figure needs the width of the page: for long names beside its bars, or for many in its legend.
+
+    >>> is_wide({"data": [{"y": ["a name of more than two dozen letters"]}]}), is_wide({"data": [{"y": [1, 2]}]})
+    (True, False)
+    """
+    traces = figure.get("data", [])
+    names = [line for trace in traces for name in _texts(trace.get("y")) for line in name.split("<br>")]
+    legend = [trace for trace in traces if trace.get("name") and trace.get("showlegend", True)]
+    return len(legend) > LEGEND or max(map(len, names), default=0) > LONG_NAME
+
+
+def _texts(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, (list, tuple)) else []
 
 
 def shown(value: Any, column: Column) -> str:
@@ -186,7 +203,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"island": island, "shown": shown, "relative": relative, "thousands": thousands}
-    environment.globals |= {"card_of": card_of, "strips": _strips}
+    environment.globals |= {"card_of": card_of, "strips": _strips, "is_wide": is_wide}
     return environment
 
 

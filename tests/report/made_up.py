@@ -186,7 +186,7 @@ def explorer(rng: np.random.Generator, names: list[str], classes: list[str], ima
     teacher = ExplorerModel("teacher-resnet56", "teacher", *_answers(rng, labels, len(classes), 0.93))
     student = ExplorerModel(names[0], "student", *_answers(rng, labels, len(classes), 0.85))
     alone = ExplorerModel(f"{names[0]} alone", "alone", *_answers(rng, labels, len(classes), 0.8))
-    for model, blur, grid in ((teacher, 0.03, 8), (student, 0.08, 7), (alone, 0.2, 8)):
+    for model, blur, grid in ((teacher, 0.03, 7), (student, 0.08, 7), (alone, 0.2, 7)):
         top, sure = _top(rng, model, len(classes))
         model.top, model.top_confidence, model.top_count = top, sure, 5
         model.maps = {
@@ -230,7 +230,7 @@ def _maps(rng: np.random.Generator, spots: np.ndarray, blur: float, grid: int, l
     else:
         low, high = (end(maps, axis=(1, 2), keepdims=True) for end in (np.min, np.max))
         coded = 255 * (maps - low) / (high - low)
-    return MapSet(label, grid, grid, text(np.round(coded).astype(np.uint8)), signed, "attention-iou")
+    return MapSet(label, grid, grid, text(np.round(coded).astype(np.uint8)), signed, card="attention-iou")
 
 
 def _sprite(rng: np.random.Generator, spots: np.ndarray, labels: np.ndarray, columns: int, tile: int) -> str:

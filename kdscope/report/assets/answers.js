@@ -10,7 +10,7 @@ export function unpacked(explorer) {
     confidence: bytesOf(model.confidence),
     top: model.top && uint16Of(model.top),
     topConfidence: model.top_confidence && bytesOf(model.top_confidence),
-    maps: Object.fromEntries(Object.entries(model.maps).map(([kind, map]) => [kind, { ...map, bytes: bytesOf(map.data) }])),
+    maps: Object.fromEntries(Object.entries(model.maps).map(([kind, map]) => [kind, { ...map, bytes: bytesOf(map.data), knownBytes: map.known && bytesOf(map.known) }])),
   }));
   return { ...explorer, models, byName: new Map(models.map((model) => [model.name, model])), labels: uint16Of(explorer.labels), index: int32Of(explorer.index) };
 }

@@ -46,6 +46,7 @@ function frameOf(button) {
   const keys = heads.map((head) => head.dataset.key);
   const known = new Map(FRAME);
   const of = (key) => {
+    if (!keys.includes(key)) return null;
     const cell = row.cells[keys.indexOf(key)];
     const text = cell?.textContent.trim();
     return text && text !== "\u2013" ? [known.get(key), text] : null;

@@ -12,7 +12,7 @@ export function liveCharts() {
   const draw = (place) => {
     if (drawn.has(place)) return;
     drawn.add(place);
-    wake().newPlot(place, ...themed(figures[place.dataset.chart]), CONFIG);
+    wake().newPlot(place, ...themed(figures[place.dataset.chart], place), CONFIG);
     place.dataset.drawn = "true";
   };
   const near = new IntersectionObserver(
@@ -23,8 +23,14 @@ export function liveCharts() {
     { rootMargin: "300px 0px" },
   );
   places.forEach((place) => near.observe(place));
-  onTheme(() => drawn.forEach((place) => wake().react(place, ...themed(figures[place.dataset.chart]), CONFIG)));
-  addEventListener("beforeprint", () => places.forEach(draw));
+  onTheme(() => drawn.forEach((place) => wake().react(place, ...themed(figures[place.dataset.chart], place), CONFIG)));
+  // On paper: all of them, no wider than a page, in the light.
+  const resized = (layout) => places.forEach((place) => wake().relayout(place, layout));
+  addEventListener("beforeprint", () => {
+    places.forEach(draw);
+    resized({ width: 640, autosize: false });
+  });
+  addEventListener("afterprint", () => resized({ width: null, autosize: true }));
 }
 
 // plotly.js, run once. Its text is one of the two scripts that the page's policy knows.
@@ -37,20 +43,27 @@ function wake() {
   return window.Plotly;
 }
 
+// A long name with its middle left out, for legends do not wrap.
+const brief = (name) => (name.length > 40 ? `${name.slice(0, 22)}…${name.slice(-16)}` : name);
+const titled = (title) => ({ font: { size: 13 }, standoff: 8, ...(typeof title === "string" ? { text: title } : title) });
+
 // A figure in the colours and letters of the page.
-function themed(figure) {
+function themed(figure, place) {
   const style = getComputedStyle(document.documentElement);
   const of = (name) => style.getPropertyValue(name).trim();
   const axis = { gridcolor: of("--line"), zerolinecolor: of("--line-strong"), linecolor: of("--line-strong"), tickcolor: of("--line-strong"), automargin: true };
   const axes = {};
   const given = figure.layout ?? {};
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(given).filter((key) => /^[xy]axis\d*$/.test(key))]))
-    axes[name] = { ...axis, ...given[name] };
+    axes[name] = { ...axis, ...given[name], title: titled(given[name]?.title) };
+  const entries = figure.data.filter((trace) => trace.name && trace.showlegend !== false).length;
+  const beside = entries > 8 && place.clientWidth > 700; // a long legend stands beside the chart where there is room
   const layout = {
     margin: { l: 56, r: 16, t: 24, b: 48 }, hovermode: "closest",
-    legend: { orientation: "h", y: -0.2 },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" },
     ...given,
     ...axes,
+    ...(beside && { legend: { ...given.legend, orientation: "v", x: 1.02, xanchor: "left", y: 1, yanchor: "top" } }),
     template: null,
     title: undefined, // the page shows it above
     width: undefined,
@@ -64,7 +77,11 @@ function themed(figure) {
     modebar: { bgcolor: "rgba(0,0,0,0)", color: of("--ink-faint"), activecolor: of("--accent") },
   };
   // scattergl would need to evaluate text as code, which the page's policy forbids.
-  const data = figure.data.map((trace) => (trace.type === "scattergl" ? { ...trace, type: "scatter" } : { ...trace }));
+  const data = figure.data.map((trace) => ({
+    ...trace,
+    ...(trace.type === "scattergl" && { type: "scatter" }),
+    ...(trace.name && { name: brief(trace.name) }),
+  }));
   document.documentElement.dataset.charts = isDark() ? "dark" : "light";
   return [data, structuredClone(layout)];
 }

@@ -5,16 +5,17 @@ import { all, decimals, find, make, percent, readIsland, thousands } from "./dom
 import { DIVERGING, gradient, SCALES } from "./colours.js";
 import { bytesOf } from "./maps.js";
 import { cellsOf, ordered, passing, unpacked } from "./answers.js";
-import { chanceOf, CUTS, meanOf, overlapOf, overlaps } from "./overlap.js";
+import { chanceOf, meanOf, overlapOf, overlaps } from "./overlap.js";
 import { drawPanels } from "./panels.js";
 import { Filmstrip } from "./filmstrip.js";
 
+const START = 25; // per cent of the area, where the cut is made at first
 const ROLE = { teacher: "teacher", student: "student", alone: "without a teacher" };
 
-export async function liveExplorer() {
+export async function liveExplorer(cards) {
   const island = readIsland("images");
   if (!island) return;
-  const explorer = new Explorer(unpacked(island), find("#explorer"));
+  const explorer = new Explorer(unpacked(island), find("#explorer"), cards);
   await explorer.begin();
 }
 
@@ -25,8 +26,8 @@ function addressOf(dataUri) {
 }
 
 class Explorer {
-  constructor(data, root) {
-    Object.assign(this, { data, root, image: null, kept: [], iou: new Map(), asked: 0 });
+  constructor(data, root, cards) {
+    Object.assign(this, { data, root, cards, image: null, kept: [], iou: new Map(), asked: 0 });
     this.filters = find(".filters", root);
     this.controls = find(".controls", root);
     this.field = (name) => find(`[name="${name}"]`, root);
@@ -137,8 +138,9 @@ class Explorer {
   }
 
   chooseCut() {
-    const cut = CUTS[this.how.cut];
-    Object.assign(this.field("threshold"), { min: cut.least, max: cut.most, value: cut.start });
+    const area = this.how.cut === "area";
+    const first = area ? START : Math.round(100 * (this.data.iou_thresholds[0] ?? 0.4));
+    Object.assign(this.field("threshold"), { max: area ? 50 : 95, value: first });
   }
 
   filter(changed) {
@@ -183,7 +185,7 @@ class Explorer {
       const key = this.key(one, other);
       const values =
         this.iou.get(key) ??
-        (await overlaps(one.maps[this.kind], other.maps[this.kind], this.data.count, this.how, this.data.image_size, () => turn !== this.asked));
+        (await overlaps(one.maps[this.kind], other.maps[this.kind], this.data.count, this.how, () => turn !== this.asked));
       if (turn !== this.asked) return;
       found.set(key, values);
     }
@@ -199,7 +201,7 @@ class Explorer {
     find(".stage", this.root).classList.toggle("empty", empty);
     const { cut, share } = this.how;
     this.field("opacity-shown").value = percent(this.field("opacity").value / 100);
-    this.field("threshold-shown").value = cut === "area" ? `top ${percent(share)} of cells` : `above ${percent(share)}`;
+    this.field("threshold-shown").value = cut === "area" ? `top ${percent(share)}` : `above ${percent(share)}`;
     this.field("scale").style.setProperty("--scale", gradient(this.field("scale").value));
     find(".image-title", this.root).textContent = empty ? "No image is left" : `Image ${thousands(data.index[image])} · ${data.classes[data.labels[image]]} · ${data.cells[this.cells[image]]}`;
     drawPanels(find(".panels", this.root), this.models, {
@@ -211,11 +213,11 @@ class Explorer {
 
   // The table of IoU: the rows for the chosen image.
   drawOverlap() {
-    const { how, image, data } = this;
+    const { how, image } = this;
     const rows = this.comparisons.map(([one, other]) => {
       const [a, b] = [one.maps[this.kind], other.maps[this.kind]];
-      const own = image === null ? NaN : overlapOf(a, b, image, how, data.image_size);
-      const row = make("tr", { "data-key": this.key(one, other), "data-chance": chanceOf(a, b, how) },
+      const own = image === null ? NaN : overlapOf(a, b, image, how);
+      const row = make("tr", { "data-key": this.key(one, other), "data-chance": chanceOf(a, how), "data-about": a.card },
         make("th", { scope: "row" }, make("span", { class: "role", "data-role": one.role }), make("bdi", {}, one.name), " ~ ", make("bdi", {}, other.name)),
         make("td", { class: "num own", "data-v": own }, decimals(own)),
         make("td", { class: "num mean" }), make("td", { class: "num above" }), make("td", { class: "num known" }));
@@ -223,10 +225,10 @@ class Explorer {
     });
     const table = find(".overlap", this.root);
     table.hidden = !rows.length;
-    table.caption.textContent =
+    find("caption span", table).textContent =
       how.cut === "area"
         ? `Overlap of the ${percent(how.share)} most attended cells; the mean is over the images that the filters leave.`
-        : `Overlap of what is above ${percent(how.share)} of each map's range, at ${data.image_size} pixels. Its areas differ, so that chance has no one value.`;
+        : `Overlap of what is above ${percent(how.share)} of each map's own range. The areas differ, so that chance has no one level.`;
     table.tBodies[0].replaceChildren(...rows);
     this.drawMeans();
   }
@@ -242,6 +244,8 @@ class Explorer {
         cell.textContent = text;
       };
       set(".mean", mean, decimals(mean));
+      if (row.dataset.about in this.cards)
+        find(".mean", row).replaceChildren(make("button", { type: "button", class: "v", "data-card": row.dataset.about, "aria-haspopup": "dialog" }, decimals(mean)));
       set(".above", (mean - chance) / (1 - chance), decimals((mean - chance) / (1 - chance)));
       set(".known", known, thousands(known));
     }

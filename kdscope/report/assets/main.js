@@ -1,4 +1,4 @@
-// Everything awakes: `data-ready` on the page says when it has.
+// Everything awakes: `data-ready` on the page says when it had.
 
 import { all, find, readIsland } from "./dom.js";
 import { themeButton } from "./colours.js";
@@ -8,12 +8,13 @@ import { liveCharts } from "./charts.js";
 import { liveExplorer } from "./explorer.js";
 
 themeButton(find(".theme"));
-openCards(readIsland("cards"));
+const cards = readIsland("cards");
+openCards(cards);
 all("[data-table]").forEach(liveTable);
 liveCharts();
 watchContents();
-await liveExplorer();
-document.documentElement.dataset.ready = "true";
+await liveExplorer(cards);
+document.documentElement.dataset.ready = Math.round(performance.now()); // ms since the page was asked for
 
 // Mark in the contents the section that is being read.
 function watchContents() {

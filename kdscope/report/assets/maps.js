@@ -1,7 +1,6 @@
-// Arithmetic of maps, as kdscope.measures defines it: common grids, the top cells, cuts of the range, IoU and its chance.
+// Arithmetic of maps, as kdscope.measures defines it: the top cells, cuts of the range, IoU and its chance level.
 
 const EPSILON = 1e-8;
-const FLAT = 1e-6;
 
 export function bytesOf(base64) {
   const text = atob(base64);
@@ -22,19 +21,8 @@ export function roundEven(value) {
 // How many of `cells` cells a share of the area is: at least one, and not all.
 export const countOf = (share, cells) => Math.min(Math.max(roundEven(share * cells), 1), Math.max(1, cells - 1));
 
-// How much of each of `large` cells lies in each of `small` ones, as averages: rows of [large].
-function areaWeights(large, small) {
-  return Array.from({ length: small }, (_, to) =>
-    Float64Array.from({ length: large }, (_, from) => {
-      const low = Math.max(to * (large / small), from);
-      const high = Math.min((to + 1) * (large / small), from + 1);
-      return Math.max(high - low, 0) * (small / large);
-    }),
-  );
-}
-
 // Linear interpolation from `small` to `large` points, as torch's with align_corners=False: rows of [small].
-export function linearWeights(small, large) {
+function linearWeights(small, large) {
   return Array.from({ length: large }, (_, to) => {
     const at = Math.min(Math.max((to + 0.5) * (small / large) - 0.5, 0), small - 1);
     const low = Math.floor(at);
@@ -64,22 +52,15 @@ function between(map, width, down, across) {
 }
 
 const remembered = new Map();
-function weightsOf(kind, from, to) {
-  const key = `${kind.name}/${from}/${to}`;
-  if (!remembered.has(key)) remembered.set(key, kind(from, to));
+function weightsOf(from, to) {
+  const key = `${from}/${to}`;
+  if (!remembered.has(key)) remembered.set(key, linearWeights(from, to));
   return remembered.get(key);
-}
-
-// A map averaged over the area of each cell of a grid that is no larger.
-export function pooled(map, [height, width], [rows, columns]) {
-  if (height === rows && width === columns) return map;
-  return between(map, width, weightsOf(areaWeights, height, rows), weightsOf(areaWeights, width, columns));
 }
 
 // A map interpolated to a size.
 export function interpolated(map, [height, width], [rows, columns]) {
-  if (height === rows && width === columns) return map;
-  return between(map, width, weightsOf(linearWeights, height, rows), weightsOf(linearWeights, width, columns));
+  return between(map, width, weightsOf(height, rows), weightsOf(width, columns));
 }
 
 export function extremes(map) {
@@ -96,7 +77,7 @@ export function extremes(map) {
 // Null where the map is flat.
 export function topCells(map, count) {
   const [low, high] = extremes(map);
-  if (high - low <= FLAT * Math.max(Math.abs(low), Math.abs(high))) return null;
+  if (high === low) return null;
   const cut = map.slice().sort()[map.length - count];
   let above = 0;
   let level = 0;

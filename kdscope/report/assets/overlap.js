@@ -1,49 +1,34 @@
 // How much the maps of two networks share at a cut: for one image at once, for all of them in slices of time.
 
 import { sliced } from "./dom.js";
-import { aboveRange, chanceIou, countOf, interpolated, iouOf, pooled, topCells } from "./maps.js";
+import { aboveRange, chanceIou, countOf, iouOf, topCells } from "./maps.js";
 
-export const CUTS = {
-  area: { start: 25, least: 1, most: 50, card: "attention-iou" },
-  range: { start: 40, least: 5, most: 95, card: null },
-};
-
-const bytesAt = (set, image) => set.bytes.subarray(image * set.height * set.width, (image + 1) * set.height * set.width);
-export const mapOf = bytesAt;
-export const gridOf = (set) => [set.height, set.width];
-
-// The grid on which two or more maps are compared: the smallest among them, for what lies between cells is not known;
-// a cut of the range is made at the size of the image, as those who use it do.
-export function commonGrid(sets, cut, size) {
-  if (cut === "range") return [size, size];
-  return [Math.min(...sets.map((set) => set.height)), Math.min(...sets.map((set) => set.width))];
+// The map of an image, or null where it has none.
+export function mapOf(set, image) {
+  const cells = set.height * set.width;
+  return set.knownBytes && !set.knownBytes[image] ? null : set.bytes.subarray(image * cells, (image + 1) * cells);
 }
 
-// The mask of one image as weights on `grid`; null where the map is flat.
-export function maskOf(set, image, { cut, share }, grid) {
-  const map = bytesAt(set, image);
-  if (cut === "range") return aboveRange(interpolated(map, gridOf(set), grid), share);
-  const own = pooled(map, gridOf(set), grid);
-  return topCells(own, countOf(share, own.length));
+// Its mask as weights: of the most attended share of the cells ("area": kdscope's definition, for which chance is
+// known), or of what is above a share of the map's own range ("range": that of Guo et al.). Null where there is none.
+export function maskOf(set, image, { cut, share }) {
+  const map = mapOf(set, image);
+  if (!map) return null;
+  return cut === "area" ? topCells(map, countOf(share, map.length)) : aboveRange(map, share);
 }
 
-// The IoU of two maps of one image.
-export function overlapOf(a, b, image, how, size) {
-  const grid = commonGrid([a, b], how.cut, size);
-  return iouOf(maskOf(a, image, how, grid), maskOf(b, image, how, grid));
-}
+// The IoU of two maps of one image; NaN where one has no mask.
+export const overlapOf = (a, b, image, how) => iouOf(maskOf(a, image, how), maskOf(b, image, how));
 
-// The IoU of unrelated maps; a cut of the range has no one chance level.
-export function chanceOf(a, b, { cut, share }) {
-  if (cut === "range") return NaN;
-  const [rows, columns] = commonGrid([a, b], cut);
-  return chanceIou(countOf(share, rows * columns), rows * columns);
+// The IoU of unrelated maps; a cut of the range has no one chance level, for its areas differ.
+export function chanceOf({ height, width }, { cut, share }) {
+  return cut === "area" ? chanceIou(countOf(share, height * width), height * width) : NaN;
 }
 
 // The IoU of each image, or null where a newer question came before the end.
-export async function overlaps(a, b, count, how, size, stopped) {
+export async function overlaps(a, b, count, how, stopped) {
   const found = new Float64Array(count);
-  const whole = await sliced(count, (image) => (found[image] = overlapOf(a, b, image, how, size)), stopped);
+  const whole = await sliced(count, (image) => (found[image] = overlapOf(a, b, image, how)), stopped);
   return whole ? found : null;
 }
 

@@ -2,7 +2,7 @@
 
 import { all, find, make, percent } from "./dom.js";
 import { drawImage, drawMap, drawOutline, placeOf } from "./canvas.js";
-import { commonGrid, gridOf, mapOf, maskOf } from "./overlap.js";
+import { mapOf, maskOf } from "./overlap.js";
 
 const TITLE = { teacher: "Teacher", student: "Student", alone: "Without a teacher" };
 
@@ -13,8 +13,7 @@ export function drawPanels(root, models, view) {
     root.dataset.names = names;
     root.replaceChildren(...models.map(panel));
   }
-  const sets = models.map((model) => model.maps[view.kind]).filter(Boolean);
-  all(".panel", root).forEach((element, k) => drawPanel(element, models[k], sets, view));
+  all(".panel", root).forEach((element, k) => drawPanel(element, models[k], view));
 }
 
 function panel(model) {
@@ -25,20 +24,20 @@ function panel(model) {
     make("ul", { class: "bars" }));
 }
 
-function drawPanel(element, model, sets, { data, image, sprite, kind, how, opacity, scale, masks }) {
+function drawPanel(element, model, { data, image, sprite, kind, how, opacity, scale, masks }) {
   const canvas = find("canvas", element);
   element.hidden = image === null;
   if (image === null) return;
   const context = drawImage(canvas, sprite, data.image_size, data.columns, image);
   const set = model.maps[kind];
+  const map = set && mapOf(set, image);
   let said = "no map of this kind";
-  if (set) {
-    const map = mapOf(set, image);
-    drawMap(context, map, gridOf(set), scale, opacity);
-    const grid = commonGrid(sets, how.cut, data.image_size);
-    const mask = masks && maskOf(set, image, how, grid);
+  if (map) {
+    const grid = [set.height, set.width];
+    const mask = masks && maskOf(set, image, how);
+    drawMap(context, map, grid, scale, opacity);
     if (mask) drawOutline(context, mask, grid);
-    said = `${set.label}, highest at the ${placeOf(map, gridOf(set))}`;
+    said = `${set.label}, highest at the ${placeOf(map, grid)}`;
   }
   const [truth, answer] = [data.labels[image], model.prediction[image]];
   const sure = percent(model.confidence[image] / 255);

@@ -1,0 +1,75 @@
+"""One Chromium for all tests of the page, which fail where a page errs, asks for anything, or speaks to the reader."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-quic"]
+WITHIN = ("file:", "data:", "blob:")
+
+
+@pytest.fixture(scope="session")
+def made_up():
+    """The generator of reports that no training made."""
+    spec = importlib.util.spec_from_file_location("made_up_reports", Path(__file__).with_name("made_up.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("needs Chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_file(chromium):
+    """Open a file of ours, and wait until it is awake; at the end it must have been silent."""
+    contexts, wrong = [], []
+
+    def opened(path: Path, width: int = 1280, height: int = 900, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: (wrong.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda r: None if r.url.startswith(WITHIN) else wrong.append(f"asked for {r.url}"))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready]", state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture(scope="session")
+def written(made_up, tmp_path_factory):
+    """A made-up report and the file of its page, made once for each set of options."""
+    from kdscope.report.page import render
+
+    known = {}
+
+    def make(**options):
+        key = tuple(sorted(options.items()))
+        if key not in known:
+            payload = made_up.payload(**options)
+            path = tmp_path_factory.mktemp("report") / "report.html"
+            path.write_text(render(payload), encoding="utf-8")
+            known[key] = payload, path
+        return known[key]
+
+    return make
