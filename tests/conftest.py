@@ -39,3 +39,34 @@ def tiny_teacher(tiny_data, tmp_path_factory):
     import kdscope
 
     return kdscope.train(tmp_path_factory.mktemp("tiny") / "resnet14", **tiny_data | {"model": "resnet14"})
+
+
+@pytest.fixture
+def with_stops(monkeypatch):
+    """A training that is stopped again and again and resumed, as a cluster does to it.
+
+    (begin, place, every) -> the run and how often it was stopped: after every so many steps of all its trainings.
+    """
+
+    from kdscope import api
+    from kdscope.training.stop import Interrupted, StopSignal
+
+    def until_done(begin, place, every):
+        asked = [0]
+
+        def agreed(self, fabric, step):
+            asked[0] += 1
+            return asked[0] % every == 0
+
+        monkeypatch.setattr(StopSignal, "agreed", agreed)
+        stops = 0
+        while True:
+            try:
+                run = api.resume(place) if stops else begin(place)
+            except Interrupted:
+                stops += 1
+            else:
+                assert stops == asked[0] // every
+                return run, stops
+
+    return until_done

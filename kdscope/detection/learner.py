@@ -11,7 +11,6 @@ from kdscope.detection.adapter import Step, adapt
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
 from kdscope.detection.data.batches import Scenes
 from kdscope.detection.methods.objective import DetectionObjective
-from kdscope.errors import KDScopeError
 from kdscope.methods.term import Phase
 
 Given = tuple[Tensor | list[Tensor], list[dict[str, Tensor]], Tensor]
@@ -98,10 +97,6 @@ class DetectionLearner(nn.Module):
         if self._teacher is not None:
             frame = self._adapter.frame(*self.arguments(batch))
             self.objective.observe(self._teacher.look(frame), frame)
-
-    def compile_networks(self) -> None:
-        """Detectors are full of shapes that depend on what is in an image."""
-        raise KDScopeError("--compile is for classifiers; train a detector without it: --set compile=false")
 
     def to(self, *args: Any, **kwargs: Any) -> "DetectionLearner":
         if self._teacher is not None:

@@ -83,6 +83,8 @@ class Detection:
             raise KDScopeError(f"sampler {config.data.sampler!r} draws by class; the images of a detector have many")
         if config.probe_every:
             raise KDScopeError("probes are for classifiers; leave out --probe-every, and extract when it is trained")
+        if config.compile:
+            raise KDScopeError("--compile is for classifiers: what a detector does depends on what is in an image")
         if len(config.teachers) > 1:
             raise KDScopeError(f"a detector learns from one teacher, not from {len(config.teachers)}")
         check_rule(config.gradients or "sum")
