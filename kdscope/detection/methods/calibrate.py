@@ -1,0 +1,144 @@
+"""Weights from measured sizes: weights of a paper belong to its images, widths and networks, and do not transfer.
+
+FGD's sums grow with the channels, the places, the boxes and the square of the maps' scale: in a trial of small networks
+from scratch the official weights made one part of it 200 times the detector's own loss. So the size of each part is
+measured on a few batches before training, and the weights give distillation a chosen size beside the detector.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.methods.objective import DetectionObjective
+from kdscope.errors import KDScopeError, unknown
+
+SIZES = ("loss", "gradient")
+View = tuple[DetectionFeatures, DetectionFeatures, DetectionBatch]
+
+
+def calibrate(
+    objective: DetectionObjective,
+    views: Iterable[View],
+    ratio: float = 2.0,
+    by: str = "loss",
+    shares: Mapping[str, float] | None = None,
+) -> dict[str, dict[str, float]]:
+    """Settings for `terms` of the config, with which distillation starts at `ratio` times the detector's own loss.
+
+    The same batches give the same numbers: nothing is drawn, and they are rounded to three digits.
+
+    Args:
+        objective: built, and where it has terms that observe, shown some batches; it is not changed.
+        views: what student and teacher say of a few training batches, the student with a gradient.
+        ratio: of all distillation together to the detector's own losses as weighed in `objective`. In trials with a
+            student from scratch 0.4 did little, 2 and 6 did well.
+        by: "loss" compares values; "gradient" compares norms of gradients on the student's maps, summed in squares over
+            levels and batches. A loss far from its minimum, such as a soft cross-entropy, is large with a small
+            gradient. Norms of parts do not add up where their directions differ.
+        shares: of `ratio`, by term; equal where not given. A term with parts of its own balance (FGD) shares what it
+            has among them as that balance says.
+
+    Returns:
+        By term, a new `weight`, or the settings that weigh its parts.
+
+    Raises:
+        KDScopeError: no batch, a part that is zero or not finite on all of them, or nothing to weigh.
+    """
+    if by not in SIZES:
+        raise unknown("by", str(by), SIZES, "calibrate")
+    wanted = _shares(objective, shares)
+    measured = sizes(objective, views, by)
+    own = measured["own"]
+    found: dict[str, dict[str, float]] = {}
+    for name, share in wanted.items():
+        term, weight = objective.terms[name], objective.settings[name]["weight"]
+        if not term.balanced:
+            found[name] = {"weight": _rounded(weight * _factor(name, share * ratio * own, measured[name]))}
+            continue
+        kept = {part: term.balanced[part] for part in term.parts}
+        whole = sum(balance for _, balance in kept.values())
+        found[name] = {
+            setting: _rounded(
+                term.weights[part]
+                * _factor(f"{name}.{part}", share * ratio * own * balance / whole, measured[f"{name}.{part}"])
+            )
+            for part, (setting, balance) in kept.items()
+        }
+    return found
+
+
+def sizes(objective: DetectionObjective, views: Iterable[View], by: str = "loss") -> dict[str, float]:
+    """The weighed size of each part, of each term, and of the detector's own losses together ("own").
+
+    Args and errors as of `calibrate`. With "loss" the mean over the batches; with "gradient" the root of the sum of
+    squares over batches and levels, divided by the root of the number of batches.
+    """
+    groups = _groups(objective)
+    total: Tensor | None = None
+    count = 0
+    for student, teacher, batch in views:
+        values = objective.weights * objective(student, teacher, batch)
+        each = [values[chosen].sum() for chosen in groups.values()]
+        if by == "gradient":
+            each = [_squared_gradient(value, list(student.maps.values())) for value in each]
+        each = torch.stack(each).detach().double()
+        total, count = each if total is None else total + each, count + 1
+    if total is None:
+        raise KDScopeError("calibrate: no batch was given to measure on")
+    mean = (total / count).tolist()
+    return {name: value**0.5 if by == "gradient" else value for name, value in zip(groups, mean, strict=True)}
+
+
+def _groups(objective: DetectionObjective) -> dict[str, list[int]]:
+    """Which values of the objective make up each part, each term, and the detector's own losses."""
+    found: dict[str, list[int]] = {"own": []}
+    for k, (name, task) in enumerate(zip(objective.names, objective.task, strict=True)):
+        whole = "own" if task else name.partition(".")[0]
+        for group in dict.fromkeys((whole, name)):
+            found.setdefault(group, []).append(k)
+    if not found["own"]:
+        raise KDScopeError("calibrate: the objective has no loss of the detector's own to compare with")
+    return found
+
+
+def _squared_gradient(value: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    gradients = torch.autograd.grad(value, maps, retain_graph=True, allow_unused=True)
+    given = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
+    return torch.stack(given).sum() if given else torch.zeros_like(value)
+
+
+def _shares(objective: DetectionObjective, shares: Mapping[str, float] | None) -> dict[str, float]:
+    """The share of each term that distils; they sum to 1."""
+    terms = [name for name, term in objective.terms.items() if term.reads != "labels"]
+    if not terms:
+        raise KDScopeError("calibrate: no term here distils, so there is nothing to weigh")
+    for name in shares or {}:
+        if name not in terms:
+            raise unknown("term", name, terms, "calibrate")
+    given = {name: float((shares or {}).get(name, 1.0 if not shares else 0.0)) for name in terms}
+    if min(given.values()) < 0 or not sum(given.values()) > 0:
+        raise KDScopeError("calibrate: shares are numbers of at least 0, of which one is above 0")
+    return {name: share / sum(given.values()) for name, share in given.items() if share > 0}
+
+
+def _factor(name: str, wanted: float, size: float) -> float:
+    if not 0 < size < float("inf"):
+        what = "zero" if size == 0 else f"{size}"
+        raise KDScopeError(f"calibrate: {name} is {what} on these batches; leave it out (shares), or give more batches")
+    return wanted / size
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
+def settings_of(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What to give to the command line for the result of `calibrate`.
+
+    >>> settings_of({"fgd": {"alpha": 0.01, "lambda_": 2.5}})
+    ['terms.fgd.alpha=0.01', 'terms.fgd.lambda_=2.5']
+    """
+    return [f"terms.{term}.{name}={value}" for term, settings in found.items() for name, value in settings.items()]

@@ -1,0 +1,63 @@
+"""The inheriting strategy of FGD (Yang et al., CVPR 2022): the student begins with the teacher's neck and head.
+
+The authors' code copies all that is not backbone. Where the backbones give other widths, the neck's first convolutions
+cannot be copied and stay as they are; a head that does not fit is an error, for then the two are not one detector.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdscope.errors import KDScopeError
+
+BODY = "backbone.body."  # of torchvision's detectors with a feature pyramid, whose neck lies under `backbone` too
+NECK = "backbone."
+
+
+@dataclass(frozen=True)
+class Inherited:
+    """Names of the tensors that were copied, and of those of the neck that did not fit."""
+
+    copied: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+@torch.no_grad()
+def inherit(student: nn.Module, teacher: nn.Module, body: Sequence[str] = (BODY,)) -> Inherited:
+    """Copy all of the teacher's parameters and buffers outside of the backbone's body into the student, in place.
+
+    Args:
+        student, teacher: detectors; plain ones, without a wrapper of parallel training.
+        body: beginnings of the names that are not copied. For detectors whose backbone has no neck give "backbone.".
+
+    Raises:
+        KDScopeError: a tensor that one of the two lacks, or of another shape outside of the neck; nothing is copied.
+
+    >>> s, t = nn.Sequential(nn.Linear(2, 1)), nn.Sequential(nn.Linear(2, 1))
+    >>> inherit(s, t).copied, bool((s[0].weight == t[0].weight).all())
+    (('0.weight', '0.bias'), True)
+    """
+    ours, theirs = (_outside(model, tuple(body)) for model in (student, teacher))
+    only = [name for name in (*theirs, *ours) if (name in theirs) != (name in ours)]
+    if only:
+        has, lacks = ("teacher", "student") if only[0] in theirs else ("student", "teacher")
+        raise KDScopeError(f"inherit: {only[0]!r} of the {has} is not in the {lacks}; both need the same neck and head")
+    unlike = [name for name, tensor in theirs.items() if tensor.shape != ours[name].shape]
+    for name in unlike:
+        if not name.startswith(NECK):
+            raise KDScopeError(
+                f"inherit: {name!r} is {list(ours[name].shape)} in the student and {list(theirs[name].shape)} in the "
+                "teacher; take a teacher with the same head, or train without inheriting"
+            )
+    copied = tuple(name for name in theirs if name not in unlike)
+    if not copied:
+        raise KDScopeError("inherit: the teacher has nothing outside of its backbone that the student could take")
+    for name in copied:
+        ours[name].copy_(theirs[name])
+    return Inherited(copied, tuple(unlike))
+
+
+def _outside(model: nn.Module, body: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(body)}
