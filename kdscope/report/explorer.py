@@ -135,15 +135,14 @@ def _explorer(shown: Sequence[Shown], pairs: Sequence[Pair], split: str, view: s
     images = _images(shown, rows, split)
     picture, side, columns = sprite(images)
     sets, order, said = map_sets({e.name: (e.maps, e.causal) for e in shown}, first.index[rows], rows)
-    note = f"All {len(rows)} images of {split}." if len(rows) == len(first) else (
-        f"{len(rows)} of {len(first)} images of {split}: as many of each class as its share, drawn with seed 0."
-    )  # fmt: skip
+    if len(rows) < len(first):
+        said = [f"Drawn from {len(first)} with seed 0, each class as often as its share.", *said]
     networks = [_model(each, rows, sets[each.name]) for each in shown]
     return Explorer(
         split=split, view=view, classes=list(first.classes), count=len(rows), image_size=side, columns=columns,
         sprite=picture, labels=encode(first.labels[rows], "uint16"), index=encode(first.index[rows], "int32"),
         models=networks, pairs=list(pairs), cells=list(CELLS), map_kinds=order, iou_thresholds=list(THRESHOLDS),
-        note=" ".join([note, *said]),
+        note=" ".join(said),
     )  # fmt: skip
 
 

@@ -12,6 +12,18 @@ from kdscope.errors import KDScopeError, nearest
 from kdscope.files import read_json
 from kdscope.run import Run
 
+# The first question first; what is not named here comes after, by its label.
+ORDER = (
+    "comparison",
+    "controls",
+    "fidelity",
+    "attention-iou",
+    "similarity",
+    "mutual-information",
+    "calibration",
+    "causal",
+)
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -118,6 +130,7 @@ def _tables(base: Path, folders: Sequence[Path]) -> tuple[tuple[Asked, ...], tup
             if len(frame) and len(names) == 1:
                 label = folder.name if asked is not None else path.stem
                 found.append(Asked(str(names[0]), label, file, frame, _said(folder / "summary.txt")))
+    found.sort(key=lambda each: (ORDER.index(each.name) if each.name in ORDER else len(ORDER), each.label))
     return tuple(found), tuple(notes)
 
 

@@ -10,7 +10,7 @@ from kdscope.report.charts import charts_of
 from kdscope.report.found import Asked, Found, find
 from kdscope.report.payload import Card, Chart, Claim, Explorer, Payload, Table
 from kdscope.report.summary import of_groups, of_run, run_rows, settings
-from kdscope.report.tables import of_analysis, plain
+from kdscope.report.tables import MOST_OF_ALL, MOST_ROWS, of_analysis, plain
 from kdscope.run import Run
 
 
@@ -28,7 +28,8 @@ def gather(source: str | Path | Run, *, extract: bool = True, device: str = "aut
     """
     found = find(source.path if isinstance(source, Run) else source)
     summary = of_run(found.run) if found.run else of_groups(found)
-    tables = [of_analysis(each.name, each.label, each.table, each.notes, each.file) for each in found.analyses]
+    most = min(MOST_ROWS, MOST_OF_ALL // max(1, len(found.analyses)))
+    tables = [of_analysis(each.name, each.label, each.table, each.notes, each.file, most) for each in found.analyses]
     if found.run:
         tables.append(settings(found.run))
     shown, notes = _explorer(found, extract, device) if explorer else (None, [])

@@ -13,11 +13,11 @@ from kdscope.run import Run
 
 # Columns of the summary that come from analyses: (analysis, measure, what the rows must say besides, label).
 BESIDE = (
-    ("fidelity", "agreement", {}, "agreement with the teacher"),
-    ("fidelity", "kl-teacher-student", {}, "KL(teacher || student)"),
-    ("attention-iou", "attention-iou", {"area": None}, "attention overlap"),
-    ("similarity", "cka", {}, "CKA, last layer"),
-    ("mutual-information", "adjusted-mutual-information", {}, "adjusted MI"),
+    ("fidelity", "agreement", {}, "agreement"),
+    ("fidelity", "kl-teacher-student", {}, "KL"),
+    ("attention-iou", "attention-iou", {"area": None}, "attention"),
+    ("similarity", "cka", {}, "CKA"),
+    ("mutual-information", "adjusted-mutual-information", {}, "MI (adjusted)"),
     ("calibration", "ece", {"temperature": "1"}, "ECE"),
 )
 TAUGHT = ("teacher-student", "ensemble-student")
@@ -74,9 +74,8 @@ def of_run(run: Run) -> Table:
     """The headline of one run, and of its teachers as far as they are runs."""
     rows = [_of_run(run, "student" if run.config.teachers else "alone")]
     rows += [_of_run(Run(t.run), "teacher") for t in run.config.teachers if t.run is not None and t.run.is_dir()]
-    return table(
-        rows, f"Test accuracy of the epoch chosen by the rule {rows[0]['rule']!r}.", {"test_accuracy": "accuracy"}
-    )
+    caption = f"Test accuracy of the epoch chosen by the rule {rows[0]['rule']!r}"
+    return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "parameters": "parameters"})
 
 
 def _of_run(run: Run, role: str) -> dict[str, Any]:
@@ -99,14 +98,13 @@ def run_rows(found: Found) -> Table:
     rows = []
     for row in found.rows:
         plan = plans.get(row["name"], {})
-        settings = plan.get("settings", {})
-        network = settings.get("model", {}).get("name", "") if isinstance(settings.get("model"), dict) else ""
-        about = {
-            "network": network,
-            "method": settings.get("method", ""),
-            "teachers": ", ".join(plan.get("learns from", [])),
-        }
-        rows.append({"name": row["name"]} | about | {k: number(v) for k, v in row.items() if k != "name"})
+        chosen = flat(plan.get("settings", {}))
+        about = {"name": row["name"], "group": row["group"]}
+        about |= {"network": chosen.get("model.name", ""), "method": chosen.get("method", "")}
+        about |= {"teachers": ", ".join(map(str, plan.get("learns from", ())))}
+        rows.append(about | {key: number(value) for key, value in row.items() if key not in about})
+    if all(row.get("run") == row["group"] for row in rows):  # a grid of one point
+        rows = [{key: value for key, value in row.items() if key != "run"} for row in rows]
     caption = "runs.csv, with network, method and teachers from plan.yaml"
     return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "epochs": "epochs"}, drop=True)
 

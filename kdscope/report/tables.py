@@ -12,7 +12,8 @@ import pandas as pd
 from kdscope.report.cards import card_id
 from kdscope.report.payload import AnalysisTable, Column, Table
 
-MOST_ROWS = 300  # of one analysis; the CSV has all
+MOST_ROWS = 300  # of one analysis, and of all together; the CSV has all
+MOST_OF_ALL = 1500
 FIRST = ("measure", "definition", "a", "b", "layer", "map", "by", "split", "view", "seed")
 NUMBERS = ("value", "ci_low", "ci_high", "floor", "ceiling", "n")
 # Repeats of what other columns say, and the names of files.
@@ -82,12 +83,14 @@ def of_frame(frame: pd.DataFrame, columns: Sequence[str], caption: str = "", **o
     return table(frame.astype(object).to_dict("records"), caption, **options)
 
 
-def of_analysis(name: str, label: str, frame: pd.DataFrame, notes: Sequence[str], file: str) -> AnalysisTable:
+def of_analysis(
+    name: str, label: str, frame: pd.DataFrame, notes: Sequence[str], file: str, most: int = MOST_ROWS
+) -> AnalysisTable:
     """The table of an analysis: students and their teachers first, floors only as columns of these.
 
     Columns that say one thing throughout are told in the caption. A table that is too long is cut, and says so.
     """
-    kept = headline(frame)
+    kept = headline(frame, most)
     same, keys = [], []
     for key in (*FIRST, *NUMBERS, *(k for k in frame.columns if k not in (*FIRST, *NUMBERS, *ASIDE))):
         if key not in kept.columns or kept[key].isna().all():

@@ -12,7 +12,7 @@ from kdscope.report.charts.common import (
     axis,
     colours,
     finals,
-    framed,
+    frame,
     labelled,
     layout,
     number,
@@ -45,10 +45,12 @@ def attention_iou(asked: Asked) -> Iterator[Chart]:
             yield _sweep(sweep, method, layer)
     whole = rows[rows["area"].isna() & rows["pair"].isin(TAUGHT)]
     if len(whole):
-        main = all_seeds(labelled(whole))
-        panels = [(f"{m}, {last[m]}: overlap above chance", own) for m, own in main.groupby("map", sort=False)]
+        whole = labelled(whole)
         caption = "Mean over areas of (IoU - chance) / (1 - chance): 0 for unrelated maps, 1 for equal ones."
-        yield framed("attention-iou-frame", "Attention overlap above chance", main, panels, "attention-iou", caption)
+        for method, own in all_seeds(whole).groupby("map", sort=False):
+            single = whole[(whole["map"] == method) & (whole["seed"].astype(str) != "all")]
+            name = f"Attention overlap above chance: {method}, {last[method]}"
+            yield frame(f"attention-overlap-{method}", name, own, "attention-iou", caption, seeds=single)
 
 
 def _sweep(rows: pd.DataFrame, method: str, layer: str) -> Chart:

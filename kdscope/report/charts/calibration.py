@@ -6,7 +6,20 @@ import pandas as pd
 
 from kdscope.report.cards import title
 from kdscope.report.charts import CHARTS
-from kdscope.report.charts.common import all_seeds, axis, colours, finals, framed, layout, number, spread, text, values
+from kdscope.report.charts.common import (
+    all_seeds,
+    axis,
+    colours,
+    finals,
+    frame,
+    labelled,
+    layout,
+    marks,
+    number,
+    spread,
+    text,
+    values,
+)
 from kdscope.report.found import Asked
 from kdscope.report.payload import Chart
 from kdscope.report.tables import NUMBERS, of_frame
@@ -14,6 +27,7 @@ from kdscope.report.tables import NUMBERS, of_frame
 ERRORS = ("ece", "ece-debiased", "smooth-ece")
 TEMPERATURES = {"1": "T = 1", "best": "at its best T"}
 MOST = 16  # networks of one diagram
+SHOWN = 4  # of them at first, so that one can be followed
 
 
 @CHARTS.register("calibration")
@@ -26,20 +40,19 @@ def calibration(asked: Asked) -> Iterator[Chart]:
         own = bins[bins["temperature"] == temperature]
         if len(own):
             yield _diagram(own, temperature, words)
-    errors = all_seeds(rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")])
-    if len(errors):
-        label = errors["b"] + ", " + errors["temperature"].map(TEMPERATURES).fillna(errors["temperature"])
-        errors = errors.assign(label=label)
-        panels = [(f"{title(m)} (share)", errors[errors["measure"] == m]) for m in ERRORS]
-        caption = "The floor is what a calibrated model of the same confidences gets in the mean."
-        yield framed("calibration-errors", "Calibration errors", errors, panels, "ece", caption)
+    errors = labelled(all_seeds(rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")]))
+    errors = errors.assign(at=errors["temperature"].map(TEMPERATURES).fillna(errors["temperature"]))
+    caption = "The floor is what a calibrated model of the same confidences gets in the mean."
+    for measure in ERRORS:
+        own = errors[errors["measure"] == measure].drop_duplicates(["label", "at"])
+        if len(own):
+            yield frame(f"calibration-{measure}", title(measure), own, measure, caption, series="at")
 
 
 def _diagram(rows: pd.DataFrame, temperature: str, words: str) -> Chart:
-    networks = list(dict.fromkeys(rows["b"]))
-    first = list(dict.fromkeys(rows.drop_duplicates("group")["b"]))  # one seed of each is shown; the others by a click
-    networks = sorted(networks, key=lambda name: name not in first)[:MOST]
-    colour = colours(networks)
+    rows = rows[rows["b"].isin(rows.drop_duplicates("group")["b"])]  # one seed of each
+    networks = list(dict.fromkeys(rows["b"]))[:MOST]
+    colour, mark = colours(networks), marks(networks)
     line = {"type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "name": "calibrated", "hoverinfo": "skip"}
     data = [line | {"line": {"color": "#808080", "dash": "dash", "width": 1}}]
     for name in networks:
@@ -52,8 +65,9 @@ def _diagram(rows: pd.DataFrame, temperature: str, words: str) -> Chart:
         data.append({
             "type": "scatter", "mode": "lines+markers", "name": text(name), "x": values(own, "bin_confidence"),
             "y": values(own), "error_y": spread(own) | {"thickness": 1, "color": colour[name]}, "hovertext": said,
-            "hoverinfo": "text", "line": {"color": colour[name], "width": 1.5}, "marker": {"size": 7},
-            "visible": True if name in first else "legendonly",
+            "hoverinfo": "text", "line": {"color": colour[name], "width": 1.5},
+            "marker": {"size": 7, "symbol": mark[name]},
+            "visible": True if name in networks[:SHOWN] else "legendonly",
         })  # fmt: skip
     shape = layout(
         520, xaxis=axis("Confidence", range=[0, 1.02]), yaxis=axis("Accuracy (share of the bin)", range=[0, 1.04])
@@ -65,7 +79,7 @@ def _diagram(rows: pd.DataFrame, temperature: str, words: str) -> Chart:
         f"{number(gap.min())} ({gap.idxmin()}) to {number(gap.max())} ({gap.idxmax()}) above confidence."
     )
     numbers = of_frame(rows, ["b", "role", "seed", "bin_low", "bin_high", "bin_confidence", *NUMBERS])
-    caption = "One seed of each network is shown; the others stand in the legend, and a click shows them."
+    caption = "One seed of each network. A name in the legend shows or hides its line; the intervals are Wilson's."
     return Chart(
         f"reliability-{temperature}", name, caption, alt, {"data": data, "layout": shape}, numbers, "reliability"
     )

@@ -10,7 +10,7 @@ from kdscope.report.charts.common import (
     axis,
     colours,
     finals,
-    framed,
+    frame,
     labelled,
     layout,
     number,
@@ -42,20 +42,16 @@ def causal(asked: Asked) -> Iterator[Chart]:
     for k, ((layer, network), own) in enumerate(curves.groupby(["layer", "b"], sort=False)):
         if k < MOST:
             yield _curves(own, layer, network, k)
-    areas = rows[(rows["measure"] == "deletion-auc") & rows["by"].notna()]
-    if len(areas):
-        areas = areas.assign(label=areas["b"] + ": " + areas["by"].map(TITLES).fillna(areas["by"]))
-        panels = [(f"{layer}: area under the deletion curve", own) for layer, own in areas.groupby("layer", sort=False)]
-        caption = "Left of its controls, a map finds the evidence: deleting by it takes more of the probability."
-        yield framed("causal-areas", "Areas under the deletion curves", areas, panels, "deletion-auc", caption)
-    overlap = rows[rows["measure"] == "map-overlap"]
-    if len(overlap):
-        panels = [
-            (f"{layer}: overlap above chance", own) for layer, own in labelled(overlap).groupby("layer", sort=False)
-        ]
-        yield framed(
-            "causal-overlap", "Overlap of the causal maps with the teacher's", labelled(overlap), panels, "map-overlap"
-        )
+    areas = labelled(rows[(rows["measure"] == "deletion-auc") & rows["by"].notna()])
+    areas = areas.assign(mask=areas["by"].map(TITLES).fillna(areas["by"]), label=areas["b"])
+    caption = "Left of its controls, a map finds the evidence: deleting by it takes more of the probability."
+    for layer, own in areas.groupby("layer", sort=False):
+        name = f"Areas under the deletion curves: {layer}"
+        own = own.assign(floor=float("nan"), ceiling=float("nan"))  # they stand on the line themselves
+        yield frame(f"causal-areas-{layer}", name, own, "deletion-auc", caption, series="mask")
+    overlap = labelled(rows[rows["measure"] == "map-overlap"])
+    for layer, own in overlap.groupby("layer", sort=False):
+        yield frame(f"causal-overlap-{layer}", f"Causal maps of teacher and student: {layer}", own, "map-overlap")
 
 
 def _curves(rows: pd.DataFrame, layer: str, network: str, k: int) -> Chart:
@@ -70,7 +66,8 @@ def _curves(rows: pd.DataFrame, layer: str, network: str, k: int) -> Chart:
             for r in own.itertuples()
         ]
         data.append({
-            "type": "scatter", "mode": "lines+markers", "name": f"{TITLES.get(by, text(by))}, {mode}",
+            "type": "scatter", "mode": "lines+markers", "name": TITLES.get(by, text(by)),
+            "legendgroup": text(by), "showlegend": mode == "deletion",
             "x": values(own, "share"), "y": values(own), "hovertext": said, "hoverinfo": "text", "marker": {"size": 4},
             "line": {"color": colour.get(by, "#808080"), "dash": "solid" if mode == "deletion" else "dash", "width": 2},
         })  # fmt: skip

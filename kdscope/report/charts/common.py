@@ -1,4 +1,4 @@
-"""What all charts share: colours, escaped names, axes, intervals between floor and ceiling, and words for the eyeless.
+"""What all charts share: colours, escaped names, axes, intervals between floor and ceiling, and alternative texts.
 
 Plotly reads tags in every text that it is given, so names of users are escaped on their way into a figure; in the table
 of the chart they stay as they are. Colours of paper, letters and grid are the page's, which knows dark from light.
@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from kdscope.report.cards import card as about
 from kdscope.report.cards import card_id, title
 from kdscope.report.found import Asked
 from kdscope.report.payload import Chart
@@ -21,9 +22,12 @@ MARKS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross",
 DASHES = ("solid", "dash", "dot", "dashdot")
 STUDENT, FLOOR, CEILING = PALETTE[0], PALETTE[1], PALETTE[2]
 TAUGHT = ("teacher-student", "ensemble-student")
-ROW, HEAD = 30, 76  # pixels of a row, and of the axis under a panel
-MOST_PANELS = 6
-MOST_LINES = 40  # rows of one panel; the table has all
+ROW, HEAD = 30, 84  # pixels of a row, and of the axis under it
+MOST_CHARTS = 6  # of an analysis that nobody draws
+MOST_LINES = 40  # of one chart; the table has all
+WIDE = 20  # letters of a label
+NAMES = (("b", "group"), ("a", "a_group"))
+TOGETHER = r"^ensemble \(.*\)$"
 
 
 def text(value: Any) -> str:
@@ -76,10 +80,10 @@ def values(rows: pd.DataFrame, key: str = "value") -> list[Any]:
 
 def hover(row: Any, name: str) -> str:
     """What a point says of itself: the number, its interval, its frame and its n."""
-    lines = [f"<b>{text(name)}</b>", f"{number(row.value)} [{number(row.ci_low)}, {number(row.ci_high)}]"]
-    frame = [f"{side} {number(getattr(row, side))}" for side in ("floor", "ceiling") if pd.notna(getattr(row, side))]
-    lines += [", ".join(frame)] if frame else []
-    return "<br>".join([*lines, f"n = {number(row.n)}" if pd.notna(row.n) else "n not known"])
+    said = [f"<b>{lines(name)}</b>", f"{number(row.value)} [{number(row.ci_low)}, {number(row.ci_high)}]"]
+    sides = [f"{side} {number(getattr(row, side))}" for side in ("floor", "ceiling") if pd.notna(getattr(row, side))]
+    said += [", ".join(sides)] if sides else []
+    return "<br>".join([*said, f"n = {number(row.n)}" if pd.notna(row.n) else "n not known"])
 
 
 def number(value: Any) -> str:
@@ -112,91 +116,114 @@ def finals(asked: Asked) -> pd.DataFrame:
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """With a column `label`: b, and by whom it was taught where that is not always the same."""
+    """With a column `label`: the student's group, and whose it is where the teachers differ, on a line of its own."""
     from kdscope.figures.style import short_names
 
-    b = rows["b"].fillna("").astype(str)
-    label = b.map(short_names(b, 30))
-    if rows["a"].nunique() > 1:
-        a = rows["a"].fillna("").astype(str)
-        label = label.where(a.isin(("", *b[a == b])) & (a == b) | (a == ""), label + " by " + a.map(short_names(a, 30)))
+    b, a = (rows[group if group in rows else name].fillna("").astype(str) for name, group in NAMES)
+    label = b.map(short_names(b, WIDE))
+    if a.nunique() > 1:
+        a = a.str.replace(TOGETHER, "all of them", regex=True)
+        label = label.where((a == b) | (a == ""), label + "\nby " + a.map(short_names(a, WIDE)))
     return rows.assign(label=label)
 
 
-def framed(
-    id: str, name: str, rows: pd.DataFrame, panels: Sequence[tuple[str, pd.DataFrame]], card: str | None = None,
-    caption: str = "", seeds: pd.DataFrame | None = None,
-) -> Chart:  # fmt: skip
-    """Panels under each other, in each a line for each label: dot and interval, floor and ceiling as ticks.
+def lines(label: str) -> str:
+    """A label of several lines as plotly shows it."""
+    return "<br>".join(text(line) for line in label.split("\n"))
+
+
+def frame(
+    id: str,
+    name: str,
+    rows: pd.DataFrame,
+    card: str,
+    caption: str = "",
+    series: str | None = None,
+    seeds: pd.DataFrame | None = None,
+) -> Chart:
+    """A line for each label: dot and interval, floor and ceiling as ticks.
 
     Args:
-        rows: all rows drawn, for the table; with columns `label`, value, ci_low, ci_high, floor, ceiling and n.
-        panels: the name of the axis, and the rows, of each panel.
-        seeds: rows of single trainings with the same labels, and the panel's name in `panel`: small open dots.
+        rows: with columns `label`, value, ci_low, ci_high, floor, ceiling and n.
+        card: of the number.
+        series: a column whose values are told apart by colour, beside each other on a line.
+        seeds: rows of single trainings with the same labels: small open dots.
     """
-    order = list(dict.fromkeys(rows["label"]))[:MOST_LINES][::-1]
-    each = ROW * max(2, len(order)) + HEAD
-    height = each * len(panels) + 60
-    data: list[dict[str, Any]] = []
-    parts: dict[str, Any] = {}
-    for k, (label, part) in enumerate(panels):
-        end = "" if k == 0 else str(k + 1)
-        top = 1 - k / len(panels)
-        part = part[part["label"].isin(order)]
-        parts[f"yaxis{end}"] = {
-            "domain": [top - (each - HEAD) / each / len(panels), top], "automargin": True, "type": "category",
-            "categoryorder": "array", "categoryarray": [text(name) for name in order], "anchor": f"x{end}",
-            "range": [-0.6, len(order) - 0.4],
-        }  # fmt: skip
-        parts[f"xaxis{end}"] = axis(label, anchor=f"y{end}")
-        single = seeds[(seeds["panel"] == label) & seeds["label"].isin(order)] if seeds is not None else part[:0]
-        data += [_dots(each, "x" + end, "y" + end, k == 0) for each in _layers(part, single)]
+    order = list(dict.fromkeys(rows["label"]))[:MOST_LINES]
     drawn = rows[rows["label"].isin(order)]
-    caption += (
-        "" if len(drawn) == len(rows) else f" The first {len(order)} of {rows['label'].nunique()} lines are drawn."
+    kinds = [*drawn.groupby(series, sort=False)] if series else [("value, with interval", drawn)]
+    colour = colours(str(kind) for kind, _ in kinds) if series else {kinds[0][0]: STUDENT}
+    tick = {"symbol": "line-ns-open", "size": 14 if len(kinds) == 1 else 8}
+    data = []
+    for side, shade in (("floor", FLOOR), ("ceiling", CEILING)):
+        for kind, own in kinds:
+            known = own[own[side].notna()]
+            marker = tick | {"color": shade, "line": {"width": 3}}
+            data += [_dots(side, known, side, kind, series, marker, kind == kinds[0][0])] if len(known) else []
+    if seeds is not None and len(seeds):
+        marker = {"symbol": "circle-open", "size": 7, "color": STUDENT}
+        data.append(_dots("one seed", seeds[seeds["label"].isin(order)], "value", "seeds", None, marker))
+    for kind, own in kinds:
+        shade = colour[str(kind)]
+        dot = _dots(str(kind), own, "value", kind, series, {"size": 9, "color": shade})
+        data.append(dot | {"error_x": spread(own) | {"color": shade}})
+    deep = max(1 + label.count("\n") for label in order)
+    row = ROW * max(0.8 + 0.5 * (deep - 1), 0.55 * len(kinds))
+    shape = layout(
+        round(row * max(2, len(order))) + HEAD + 36 + 14 * len(kinds),
+        xaxis=axis(_unit(card)),
+        yaxis=categories(order),
+        **({"scattermode": "group", "scattergap": 0.25} if series else {}),
     )
-    columns = ["measure", "map", "layer", "b", "a", "split", "seed", "temperature", *NUMBERS]
-    numbers = of_frame(rows, columns, cards={"value": card} if card else None)
-    return Chart(
-        id, name, caption.strip(), words(name, rows), {"data": data, "layout": layout(height, **parts)}, numbers, card
-    )
+    if len(drawn) < len(rows):
+        caption += f" The first {len(order)} of {rows['label'].nunique()} lines are drawn."
+    columns = ["measure", "definition", "map", "layer", "by", "b", "a", "split", "seed", "temperature", *NUMBERS]
+    numbers = of_frame(rows, columns, cards={"value": card})
+    return Chart(id, name, caption.strip(), words(name, rows), {"data": data, "layout": shape}, numbers, card)
 
 
-def _layers(part: pd.DataFrame, single: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, dict[str, Any]]]:
-    tick = {"symbol": "line-ns-open", "size": 16, "line": {"width": 3}}
-    for side, colour in (("floor", FLOOR), ("ceiling", CEILING)):
-        yield side, part[part[side].notna()], side, {"marker": tick | {"color": colour}}
-    if len(single):
-        yield "one seed", single, "value", {"marker": {"symbol": "circle-open", "size": 7, "color": STUDENT}}
-    yield (
-        "student, with interval", part, "value",
-        {"marker": {"size": 9, "color": STUDENT}, "error_x": spread(part) | {"color": STUDENT}},
-    )  # fmt: skip
-
-
-def _dots(layer: tuple, x: str, y: str, first: bool) -> dict[str, Any]:
-    name, rows, key, style = layer
+def categories(order: Sequence[str]) -> dict[str, Any]:
+    """An upright axis of labels, the first on top."""
     return {
-        "type": "scatter", "mode": "markers", "name": name, "legendgroup": name, "showlegend": first,
-        "x": values(rows, key), "y": [text(label) for label in rows["label"]], "xaxis": x, "yaxis": y,
+        "type": "category", "categoryorder": "array", "categoryarray": [lines(name) for name in order[::-1]],
+        "range": [-0.6, len(order) - 0.4], "automargin": True,
+    }  # fmt: skip
+
+
+def _unit(card: str) -> str:
+    found = about(card)
+    return f"{found.name} ({found.unit})" if found.unit and len(found.name) < 30 else found.unit or found.name
+
+
+def _dots(
+    name: str,
+    rows: pd.DataFrame,
+    key: str,
+    kind: str,
+    series: str | None,
+    marker: dict[str, Any],
+    first: bool = True,
+) -> dict[str, Any]:
+    beside = {"offsetgroup": str(kind), "orientation": "h"} if series else {}
+    return beside | {
+        "type": "scatter", "mode": "markers", "name": text(name), "legendgroup": text(name), "showlegend": first,
+        "x": values(rows, key), "y": [lines(label) for label in rows["label"]], "marker": marker,
         "hovertext": [hover(row, row.label) for row in rows.itertuples()], "hoverinfo": "text",
-    } | style  # fmt: skip
+    }  # fmt: skip
 
 
 def words(name: str, rows: pd.DataFrame, by: str = "label") -> str:
-    """A chart in words: how many rows, and which of them are at either end."""
+    """A chart in words: how many values, and which of them are at either end."""
     known = rows[rows["value"].notna()]
     if not len(known):
         return f"{name}: no value is known."
     low, high = known.loc[known["value"].idxmin()], known.loc[known["value"].idxmax()]
-    return (
-        f"{name}: {len(known)} values from {number(low['value'])} ({low[by]}) to {number(high['value'])} ({high[by]}). "
-        "The numbers are in the table below the chart."
-    )
+    ends = (f"{number(end['value'])} ({' '.join(str(end[by]).split())})" for end in (low, high))
+    return f"{name}: {len(known)} values from {' to '.join(ends)}. The numbers are in the table below the chart."
 
 
 def intervals(asked: Asked) -> Iterator[Chart]:
-    """The chart of any analysis: its first measures of students, or of whatever it has rows of."""
+    """Charts of any analysis: its first measures, of students where there are any, else of whatever it has rows of."""
     rows = finals(asked)
     rows = rows[rows["value"].notna()]
     if "pair" in rows and rows["pair"].isin(TAUGHT).any():
@@ -206,7 +233,6 @@ def intervals(asked: Asked) -> Iterator[Chart]:
     if not len(rows):
         return
     rows = labelled(all_seeds(rows))
-    shown = list(dict.fromkeys(rows["measure"]))[:MOST_PANELS]
-    rows = rows[rows["measure"].isin(shown)].drop_duplicates(["measure", "label"])
-    panels = [(title(measure), rows[rows["measure"] == measure]) for measure in shown]
-    yield framed(f"{asked.name}-intervals", asked.name.replace("-", " ").capitalize(), rows, panels, card_id(shown[0]))
+    for measure in list(dict.fromkeys(rows["measure"]))[:MOST_CHARTS]:
+        own = rows[rows["measure"] == measure].drop_duplicates("label")
+        yield frame(f"{asked.name}-{measure}", title(measure), own, card_id(measure))

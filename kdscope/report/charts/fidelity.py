@@ -9,11 +9,13 @@ from kdscope.report.charts.common import (
     TAUGHT,
     all_seeds,
     axis,
+    categories,
     colours,
     finals,
-    framed,
+    frame,
     labelled,
     layout,
+    lines,
     text,
     values,
     words,
@@ -31,13 +33,12 @@ def fidelity(asked: Asked) -> Iterator[Chart]:
     rows = finals(asked)
     rows = labelled(rows[rows["pair"].isin(TAUGHT)])
     together, split = all_seeds(rows), rows["split"].iloc[0] if len(rows) else ""
-    main = together[together["measure"].isin(FRAME)]
-    if len(main):
-        panels = [(title(m), main[main["measure"] == m]) for m in FRAME if (main["measure"] == m).any()]
-        caption = (
-            f"On {split}. The floor is what students reach that never met the teacher, the ceiling two seeds of one."
-        )
-        yield framed("fidelity-frame", "Fidelity between floor and ceiling", main, panels, "agreement", caption)
+    for measure in FRAME:
+        main = together[together["measure"] == measure]
+        if len(main):
+            single = rows[(rows["measure"] == measure) & (rows["seed"].astype(str) != "all")]
+            caption = f"On {split}. Floor: a student that never met the teacher; ceiling: two seeds of the student."
+            yield frame(f"fidelity-{measure}", title(measure), main, measure, caption, seeds=single)
     origins = together[together["measure"].isin(ORIGINS)]
     if len(origins):
         yield _origins(origins, split)
@@ -48,14 +49,15 @@ def _origins(rows, split: str) -> Chart:
     data = [
         {
             "type": "bar", "orientation": "h", "name": text(title(measure)), "marker": {"color": colour[measure]},
-            "x": values(own), "y": [text(label) for label in own["label"]],
-            "hovertemplate": "%{y}<br>%{x:.4f} of the images<extra>" + text(title(measure)) + "</extra>",
+            "x": values(own), "y": [lines(label) for label in own["label"]],
+            "hovertemplate": "%{x:.4f} of the images<extra>" + text(title(measure)) + "</extra>",
         }
         for measure, own in rows.groupby("measure", sort=False)
     ]  # fmt: skip
-    order = list(dict.fromkeys(rows["label"]))[::-1]
-    side = {"type": "category", "categoryorder": "array", "categoryarray": [text(n) for n in order], "automargin": True}
-    shape = layout(30 * max(3, len(order)) + 140, barmode="stack", xaxis=axis("Share of images"), yaxis=side)
+    order = list(dict.fromkeys(rows["label"]))
+    shape = layout(
+        40 * max(3, len(order)) + 130, barmode="stack", xaxis=axis("Share of images"), yaxis=categories(order)
+    )
     name = "What the teacher changed"
     numbers = of_frame(rows, ["measure", "b", "a", "split", "seed", *NUMBERS])
     caption = f"Against a student trained without the teacher, on {split}: its errors and truths, taken over or not."

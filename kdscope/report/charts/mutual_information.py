@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from kdscope.report.cards import card_id, title
+from kdscope.figures.mutual_information import ESTIMATORS
+from kdscope.report.cards import title
 from kdscope.report.charts import CHARTS
-from kdscope.report.charts.common import TAUGHT, all_seeds, finals, framed, labelled
+from kdscope.report.charts.common import TAUGHT, all_seeds, finals, frame, labelled
 from kdscope.report.found import Asked
 from kdscope.report.payload import Chart
 
@@ -23,20 +24,20 @@ def mutual_information(asked: Asked) -> Iterator[Chart]:
     main = rows[rows["pair"].isin(TAUGHT) & rows["measure"].isin(MEASURES)]
     if not len(main):
         return
-    main = all_seeds(labelled(main))
-    units = {"mutual-information": " (nats)", "soft-mutual-information": " (nats)"}
-    panels = [
-        (title(m) + units.get(m, ""), main[main["measure"] == m]) for m in MEASURES if (main["measure"] == m).any()
-    ]
-    yield framed("mutual-information-frame", "Mutual information", main, panels, MEASURES[0], _few(main))
+    main = labelled(main)
+    together = all_seeds(main)
+    for measure in MEASURES:
+        own = together[together["measure"] == measure]
+        if len(own):
+            single = main[(main["measure"] == measure) & (main["seed"].astype(str) != "all")]
+            yield frame(f"information-{measure}", title(measure), own, measure, _few(own), seeds=single)
     every = asked.table[(asked.table["measure"] == MEASURES[0]) & asked.table["pair"].isin(TAUGHT)]
     every = all_seeds(labelled(every[every["split"] == main["split"].iloc[0]]))
     if every["definition"].nunique() > 1:
-        panels = [(title(card_id(MEASURES[0], d)), own) for d, own in every.groupby("definition", sort=False)]
-        caption = "The plug-in is biased upwards where images are few; the floor beside it says by how much."
-        yield framed(
-            "mutual-information-estimators", "Estimators of mutual information", every, panels, MEASURES[0], caption
-        )
+        every = every.assign(estimator=every["definition"].map(ESTIMATORS).fillna(every["definition"]))
+        caption = "The plug-in is biased upwards where images are few; the floors say by how much."
+        name = "Estimators of mutual information"
+        yield frame("information-estimators", name, every, MEASURES[0], caption, series="estimator")
 
 
 def _few(rows) -> str:

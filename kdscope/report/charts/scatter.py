@@ -3,7 +3,7 @@
 Pooled correlations mislead where runs differ in more than what is measured (`kdscope.measures.correlation`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -38,7 +38,7 @@ def against_accuracy(found: Found) -> Iterator[Chart]:
             rows = rows.drop_duplicates("b")  # of several teachers, the first
             if len(rows) >= FEWEST and what not in done:
                 done.add(what)
-                yield _scatter(rows, what, measure, len(done))
+                yield _scatter(rows, what, measure, list(dict.fromkeys(group.values())), len(done))
 
 
 def _selections(asked: Asked, measure: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -58,8 +58,7 @@ def _selections(asked: Asked, measure: str) -> Iterator[tuple[str, pd.DataFrame]
         yield f"{title(measure)}, {method} {layer}", own[own["layer"] == layer]
 
 
-def _scatter(rows: pd.DataFrame, what: str, measure: str, k: int) -> Chart:
-    groups = list(dict.fromkeys(rows["group"]))
+def _scatter(rows: pd.DataFrame, what: str, measure: str, groups: Sequence[str], k: int) -> Chart:
     colour, mark = colours(groups), marks(groups)
     found = correlate(rows["value"], rows["accuracy"], rows["group"])
     data = [
