@@ -1,0 +1,182 @@
+"""Weights by measured size, and a student that begins with the teacher's neck and head."""
+
+import copy
+
+import pytest
+import torch
+
+from kdscope.detection import models
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.methods.calibrate import calibrate, sizes
+from kdscope.detection.methods.inherit import inherit
+from kdscope.detection.methods.objective import DetectionObjective
+from kdscope.detection.methods.presets import resolve
+from kdscope.errors import KDScopeError
+
+UNITS = (1.0, 1.0, 1.0, 1.0)
+
+
+def views_of(count=2, boxes=((4.0, 4.0, 14.0, 20.0),), scale=1.0, heads=True):
+    """Maps of student and teacher on two levels, `count` batches; the student's loss is a function of its maps."""
+    generator = torch.Generator().manual_seed(0)
+    views = []
+    for _ in range(count):
+        maps = [
+            {k: scale * torch.randn(2, 4, 32 // k, 32 // k, generator=generator) for k in (8, 16)} for _ in range(2)
+        ]
+        ours = {k: each.requires_grad_() for k, each in maps[0].items()}
+        own = sum(each.square().mean() for each in ours.values()) / scale**2
+        logits = torch.randn(2, 6, 3, generator=generator)
+        moved = logits[0] + sum(each.mean() for each in ours.values())
+        rows = [{"dense": Rows(z, torch.zeros(6, 4))} if heads else {} for z in (moved, logits[1])]
+        labels = torch.tensor([1, 2, 0, 0, 0, -1])
+        known = RowTargets(labels, torch.zeros(6, 4), labels >= 0, "sigmoid", UNITS, 2.0)
+        each = torch.tensor(boxes).reshape(-1, 4)
+        images, index = torch.zeros(2, 3, 32, 32), torch.arange(2)
+        batch = DetectionBatch(images, ((32, 32),) * 2, (each, each), (), index, {"dense": known})
+        student = DetectionFeatures(ours, rows[0], {"classification": own, "bbox_regression": 2 * own})
+        views.append((student, DetectionFeatures(maps[1], rows[1]), batch))
+    return views
+
+
+def objective_of(method, views, **overrides):
+    torch.manual_seed(0)
+    objective = DetectionObjective(resolve(method, overrides), teacher=True)
+    objective.build(*views[0][:2])
+    for _, teacher, batch in views:
+        objective.observe(teacher, batch)
+    return objective
+
+
+@pytest.mark.parametrize("by", ["loss", "gradient"])
+@pytest.mark.parametrize("method", ["fgd", "fgd-normalised", "mimicry", "at", "kd"])
+def test_with_the_weights_found_distillation_has_the_size_that_was_wished(method, by):
+    views = views_of()
+    objective = objective_of(method, views)
+    found = calibrate(objective, views, ratio=0.5, by=by)
+    assert list(found) == [name for name in objective.terms if name != "detection"]
+    after = sizes(objective_of(method, views, **found), views, by)
+    (name,) = found
+    balanced = objective.terms[name].balanced
+    if by == "loss" or not balanced:  # gradients of parts point elsewhere, so that their norms do not add up
+        assert after[name] / after["own"] == pytest.approx(0.5, rel=0.01)
+    for part, (_, share) in balanced.items():
+        assert after[f"{name}.{part}"] / after["own"] == pytest.approx(0.5 * share, rel=0.01)
+
+
+def test_two_terms_share_as_they_are_told():
+    views = views_of()
+    objective = objective_of("mimicry+at", views)
+    for shares, expected in ((None, (0.5, 0.5)), ({"mimicry": 3, "at": 1}, (0.75, 0.25))):
+        found = calibrate(objective, views, ratio=1.0, shares=shares)
+        after = sizes(objective_of("mimicry+at", views, **found), views)
+        assert (after["mimicry"] / after["own"], after["at"] / after["own"]) == pytest.approx(expected, rel=0.01)
+    assert list(calibrate(objective, views, shares={"at": 1})) == ["at"]
+
+
+def test_the_weights_found_do_not_depend_on_those_before_nor_on_the_scale_of_normalised_maps():
+    views, scaled = views_of(), views_of(scale=40.0)
+    first = calibrate(objective_of("fgd-normalised", views), views)
+    settings = {"alpha": 7.0, "beta": 3.0, "gamma": 1.0, "lambda_": 0.01}
+    other = calibrate(objective_of("fgd-normalised", views, fgd=settings), views)
+    wide = calibrate(objective_of("fgd-normalised", scaled), scaled)
+    for setting, value in first["fgd"].items():
+        assert other["fgd"][setting] == pytest.approx(value, rel=0.01)
+        if setting != "gamma":  # the attention of unit maps is that of unit maps
+            assert wide["fgd"][setting] == pytest.approx(value, rel=0.01)
+
+
+def test_calibration_repeats_and_changes_nothing():
+    views = views_of()
+    objective = objective_of("fgd-normalised+kd", views)
+    before, state = copy.deepcopy(objective.state_dict()), torch.get_rng_state()
+    found = [calibrate(objective, views, by=by) for by in ("loss", "gradient", "loss", "gradient")]
+    assert found[:2] == found[2:]
+    assert found[0] != found[1]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in objective.state_dict().items())
+    assert all(parameter.grad is None for parameter in objective.parameters())
+    assert all(value == float(f"{value:.3g}") for settings in found[0].values() for value in settings.values())
+
+
+def test_sizes_by_loss_are_means_over_batches_and_by_gradient_norms():
+    views = views_of(3)
+    objective = objective_of("mimicry", views, mimicry={"normalize": False, "reduction": "sum"})
+    measured = sizes(objective, views)
+    losses = [sum((s.maps[k] - t.maps[k]).square().sum() for k in (8, 16)) / 2 * 3.3 for s, t, _ in views]
+    assert measured["mimicry"] == pytest.approx(sum(losses).item() / 3, rel=1e-5)
+    own = [3 * sum(s.maps[k].square().mean() for k in (8, 16)) for s, _, _ in views]
+    assert measured["own"] == pytest.approx(sum(own).item() / 3, rel=1e-5)
+    by_hand = [
+        sum((3.3 * (s.maps[k] - t.maps[k])).square().sum() for k in (8, 16)) for s, t, _ in views
+    ]  # the gradient of sum (S - T)^2 / 2 images is S - T
+    assert sizes(objective, views, "gradient")["mimicry"] == pytest.approx((sum(by_hand).item() / 3) ** 0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "views", "options", "message"),
+    [
+        ("fgd", views_of(boxes=()), {}, "calibrate: fgd.foreground is zero on these batches"),
+        ("fgd", [], {}, "calibrate: no batch was given"),
+        ("none", views_of(), {}, "calibrate: no term here distils"),
+        ("fgd", views_of(), {"by": "losses"}, "unknown by 'losses' in calibrate; nearest: loss"),
+        ("fgd", views_of(), {"shares": {"fdg": 1}}, "unknown term 'fdg' in calibrate; nearest: fgd"),
+        ("fgd", views_of(), {"shares": {"fgd": 0}}, "shares are numbers of at least 0, of which one is above 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(method, views, options, message):
+    objective = objective_of(method, views or views_of())
+    with pytest.raises(KDScopeError) as error:
+        calibrate(objective, views, **options)
+    assert message in str(error.value)
+
+
+# Inheriting
+
+
+def detector(name, seed, num_classes=3):
+    torch.manual_seed(seed)
+    return models.build(name, num_classes=num_classes, image_size=64)
+
+
+def test_a_student_inherits_all_outside_of_the_body():
+    student, teacher = detector("fcos_resnet10_w8", 0), detector("fcos_resnet18_w8", 1)
+    with torch.no_grad():
+        for buffer in teacher.buffers():
+            if buffer.is_floating_point():
+                buffer.add_(1.0)
+    before = copy.deepcopy(student.state_dict())
+    taken = inherit(student, teacher)
+    theirs, ours = teacher.state_dict(), student.state_dict()
+    assert taken.kept == ()
+    outside = {name for name in before if not name.startswith("backbone.body.")}
+    assert set(taken.copied) == outside
+    assert {"backbone.fpn.inner_blocks.0.0.weight", "head.classification_head.cls_logits.bias"} <= outside
+    for name in before:
+        assert torch.equal(ours[name], (theirs if name in outside else before)[name])
+
+
+def test_of_a_wider_backbone_all_but_the_necks_first_convolutions_is_inherited():
+    student, teacher = detector("fcos_resnet10_w8", 0), detector("fcos_resnet18_w16", 1)
+    before = copy.deepcopy(student.state_dict())
+    taken = inherit(student, teacher)
+    assert taken.kept
+    assert all(name.startswith("backbone.fpn.inner_blocks.") for name in taken.kept)
+    assert all(torch.equal(before[name], student.state_dict()[name]) for name in taken.kept)
+    assert "backbone.fpn.layer_blocks.0.0.weight" in taken.copied
+
+
+@pytest.mark.parametrize(
+    ("teacher", "num_classes", "message"),
+    [
+        ("fcos_resnet10_w8", 5, "'head.classification_head.cls_logits.weight' is [4, 64, 3, 3] in the student and [6,"),
+        ("fasterrcnn_resnet10_w8", 3, "'backbone.fpn.inner_blocks.3.0.weight' of the teacher is not in the student"),
+    ],
+)
+def test_another_head_is_an_error_that_names_the_first_tensor_and_copies_none(teacher, num_classes, message):
+    student = detector("fcos_resnet10_w8", 0)
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(KDScopeError) as error:
+        inherit(student, detector(teacher, 1, num_classes))
+    assert message in str(error.value)
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
