@@ -156,10 +156,10 @@ def _first_for_each(scores: np.ndarray, target: np.ndarray, of: np.ndarray, take
 
 
 def _mean_ap(scores: np.ndarray, said: np.ndarray, right: np.ndarray, kept: np.ndarray, asked: np.ndarray) -> float:
-    """AP over the classes that are asked for; one that none is asked for any more counts as solved."""
+    """AP over the classes that are asked for; one that is asked for no more is left out."""
     there = np.flatnonzero(asked)
     if not len(there):
         return float("nan")
-    return float(
-        np.mean([precision_at(scores[o], right[o], int(asked[c])).mean() for c in there for o in [kept & (said == c)]])
-    )
+    parts = [kept & (said == label) for label in there]
+    values = [precision_at(scores[of], right[of], asked[label]).mean() for of, label in zip(parts, there, strict=True)]
+    return float(np.mean(values))
