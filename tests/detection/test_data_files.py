@@ -37,9 +37,12 @@ def test_coco_labels_can_be_the_files_own_ids(tmp_path):
     data = load(f"coco-ids:{coco_tree(tmp_path)}")
     assert data.classes == ("N/A", "N/A", "cat", "N/A", "N/A", "N/A", "dog")
     assert data.train[1].labels.tolist() == [7, 3]
-    zero = coco_content(NAMES, [], categories=((0, "dog"), (1, "cat")))
+    zero = [
+        coco_content(some, [(10, 0, [1, 1, 5, 5], {})], categories=((0, "dog"), (1, "cat")))
+        for some in (NAMES, ["d.png"])
+    ]
     (tmp_path / "zero").mkdir()
-    root = coco_tree(tmp_path / "zero", zero, coco_content(["d.png"], [], categories=((0, "dog"), (1, "cat"))))
+    root = coco_tree(tmp_path / "zero", *zero)
     with pytest.raises(KDScopeError, match="category ids from 0 to 1 cannot be labels"):
         load(f"coco-ids:{root}")
     assert load(f"coco:{root}").category_ids == (0, 1)
@@ -66,9 +69,8 @@ def test_boxes_beyond_the_image_are_cut_and_flat_ones_left_out_and_both_are_said
     assert data.train[1].boxes.tolist() == [[29.5, 19.5, 30, 20]]
     path = tmp_path / "annotations" / "instances_train2017.json"
     assert data.notes == (
-        f"{path}: 3 boxes without an area inside their image left out, the first annotation 101 of image 10: "
-        "[4, 4, 0, 5]",
-        f"{path}: 1 box cut at the edge of their image, the first annotation 100 of image 10: [-5, 10, 10, 30]",
+        f"{path}: 3 boxes without an area inside their image left out, the first annotation 101 of a.png: [4, 4, 0, 5]",
+        f"{path}: 1 box cut at the edge of their image, the first annotation 100 of a.png: [-5, 10, 10, 30]",
         f"{path}: 1 of 3 images have no objects",
     )
 
@@ -112,6 +114,9 @@ BAD = {
         c, "images", 1, "file_name", "bb.png"
     ),
     "two images have the id 10": lambda c: changed(c, "images", 1, "id", 10),
+    "annotation 100 has iscrowd '0', not 0 or 1": lambda c: changed(c, "annotations", 0, "iscrowd", "0"),
+    "has no box to learn from or to find: 0 annotations": lambda c: c.update(annotations=[]),
+    "to find: 1 annotations, 1 of crowds": lambda c: c.update(annotations=c["annotations"][2:]),
     "has no images": lambda c: c.update(images=[], annotations=[]),
     "has no categories": lambda c: c.update(categories=[]),
     "two categories have one id: 3, 3": lambda c: changed(c, "categories", 0, "id", 3),

@@ -91,7 +91,8 @@ def read_split(
         category_ids: the file's id of each label from 1.
 
     Raises:
-        KDScopeError: a record without what it needs, an image or category that is not there, numbers that are none.
+        KDScopeError: a record without what it needs, an image or category that is not there, numbers that are none, a
+            file without any object.
     """
     path = source.annotations
     images, annotations = content["images"], content["annotations"]
@@ -112,13 +113,17 @@ def read_split(
     image = position(path, "annotation", annotations, "image_id", ids)
     label = 1 + position(path, "annotation", annotations, "category_id", np.array(category_ids))
     boxes = edges(path, "annotation", annotations)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in annotations], dtype=bool)
+    crowd = _flags(path, annotations)
     edge = sizes[image][:, [1, 0, 1, 0]]
     cut = boxes.clip(0, edge).astype(np.float32)
     flat = (cut[:, 2:] <= cut[:, :2]).any(axis=1)
     beyond = (np.abs(boxes - cut) > 1).any(axis=1) & ~flat  # by less than a pixel is a matter of rounding
     area = np.array([_area(record, box) for record, box in zip(annotations, cut, strict=True)], dtype=np.float32)
 
+    if (flat | crowd).all():
+        raise KDScopeError(
+            f"{path} has no box to learn from or to find: {len(flat)} annotations, {int(crowd.sum())} of crowds"
+        )
     keep = np.flatnonzero(~flat)
     keep = keep[image[keep].argsort(kind="stable")]
     counts = np.bincount(image[keep], minlength=len(ids))
@@ -133,7 +138,7 @@ def read_split(
     ):
         if len(rows):
             first = annotations[rows[0]]
-            told = f"{called('annotation', annotations, rows[0])} of image {first['image_id']}: {first['bbox']}"
+            told = f"{called('annotation', annotations, rows[0])} of {files[image[rows[0]]]}: {first['bbox']}"
             notes.append(f"{path}: {len(rows)} box{'es' * (len(rows) > 1)} {what}, the first {told}")
     if empty := int((counts == 0).sum()):
         notes.append(f"{path}: {empty} of {len(ids)} images have no objects")
@@ -184,6 +189,15 @@ def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if len(set(ids.tolist())) < len(ids):
         raise KDScopeError(f"{path}: two categories have one id: {', '.join(map(str, ids.tolist()[:10]))}")
     return dict(sorted(zip(ids.tolist(), names, strict=True)))
+
+
+def _flags(path: Path, annotations: list) -> np.ndarray:
+    """Which annotations are crowds: bool [M]."""
+    flags = [record.get("iscrowd", 0) for record in annotations]
+    for row, flag in enumerate(flags):
+        if flag not in (0, 1):
+            raise KDScopeError(f"{path}: {called('annotation', annotations, row)} has iscrowd {flag!r}, not 0 or 1")
+    return np.array(flags, dtype=bool)
 
 
 def _area(record: Mapping[str, Any], box: np.ndarray) -> float:
