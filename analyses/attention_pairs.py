@@ -174,23 +174,35 @@ class Comparison:
 
     def _guo(self, pair: Pair) -> Iterator[tuple[Cell, Result]]:
         """IoU of the all-class maps as in the code of Guo et al.; of three networks where there are two teachers."""
-        parties = (*_members(pair.a), pair.b)
-        caches = [self.library.cache(party) for party in parties]
-        if None in caches:
-            return
-        names = [next((n for n in self.library.names(c) if n.startswith("cam-sum/")), None) for c in caches]
-        if None in names:
-            return
-        maps = [self.library.maps(cache, name) for cache, name in zip(caches, names, strict=True)]
-        if pair.b.kind == "shuffled":
-            maps[-1] = maps[-1][derangement(len(maps[-1]), within=caches[0].labels)]
-        size = tuple(caches[0].identity["transform"]["size"])
-        state = ThresholdIoU(GUO, size, GUO_BATCH)
-        for start in range(0, len(maps[0]), GUO_BATCH):
-            state.update(*(each[start : start + GUO_BATCH] for each in maps))
-        cell = ("cam-sum", names[0].partition("/")[2], "threshold-iou", GUO, EVERYWHERE)
-        self.facts[pair.key, None, cell] = {"grid": f"{size[0]}x{size[1]}", "chance": float("nan")}
-        yield cell, state.compute(self.confidence)
+        found = guo_iou(self.library, (*_members(pair.a), pair.b), self.confidence, pair.b.kind == "shuffled")
+        if found is not None:
+            layer, size, result = found
+            cell = ("cam-sum", layer, "threshold-iou", GUO, EVERYWHERE)
+            self.facts[pair.key, None, cell] = {"grid": f"{size[0]}x{size[1]}", "chance": float("nan")}
+            yield cell, result
+
+
+def guo_iou(
+    library: MapLibrary, parties: Sequence[Party], confidence: float, shuffled: bool = False
+) -> tuple[str, tuple[int, int], Result] | None:
+    """The layer, the size and the IoU of the all-class maps of two networks or more; None where one has none.
+
+    With `shuffled` the images of the last are exchanged within their class.
+    """
+    caches = [library.cache(party) for party in parties]
+    if None in caches:
+        return None
+    names = [next((n for n in library.names(c) if n.startswith("cam-sum/")), None) for c in caches]
+    if None in names:
+        return None
+    maps = [library.maps(cache, name) for cache, name in zip(caches, names, strict=True)]
+    if shuffled:
+        maps[-1] = maps[-1][derangement(len(maps[-1]), within=caches[0].labels)]
+    size = tuple(caches[0].identity["transform"]["size"])
+    state = ThresholdIoU(GUO, size, GUO_BATCH)
+    for start in range(0, len(maps[0]), GUO_BATCH):
+        state.update(*(each[start : start + GUO_BATCH] for each in maps))
+    return names[0].partition("/")[2], size, state.compute(confidence)
 
 
 def _members(party: Party) -> list[Party]:

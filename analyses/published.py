@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
 from kdscope.errors import unknown
 from kdscope.figures import draw
-from kdscope.figures.rethinkkd_rows import DATASETS, RELATIONS, correlation, pairs
+from kdscope.figures.rethinkkd_rows import RELATIONS, correlation, datasets, pairs
 from kdscope.files import write_text
 from kdscope.measures.claim import average_centred, centred_p, verdict
 from kdscope.measures.result import COLUMNS
@@ -21,10 +22,15 @@ from kdscope.measures.result import COLUMNS
 # What two independent maps score by the code of the paper: smooth noise of 7 x 7 positions, cut at 0.4 of its range,
 # pooled over images.
 CHANCE_IOU = 0.563
+LARGE, LEAST = 0.5, 0.1  # a correlation that matters where none was published; one that is as good as none
+CLAIM = ("claim", "verdict", "detail", "n", "definition", "place")
+NETWORKS = {"ViT": " (vision transformers)", "3T": " (three teachers)"}
 LEGEND = "Sw, Ss: r among students of one augmentation; centred: r less each group's mean, p_c its p-value"
 FEW = (
-    "a dataset has 8 trials of one seed each: within groups nothing below |r| = 0.75 differs from chance (p < 0.05), "
-    "so what is not shown is not refuted either"
+    "a dataset has 8 trials of one seed each: within groups nothing below |r| = 0.75 differs from chance (p < 0.05). A "
+    "claim survives where the relation is there within groups; it does not where a relation as strong as the published "
+    "one over all trials is excluded there; else it cannot be told. Within groups numbers vary less, which by itself "
+    "makes a correlation smaller"
 )
 SPLITS = {"accuracy-gap": "train-test", "agreement": "train", "attention-iou": "train", "ece": "train"}  # else test
 SHOWN = {
@@ -108,7 +114,7 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     for relation in RELATIONS:
         about = {"panel": relation.stem, "x": relation.x, "y": relation.y, "claimed": relation.claimed}
         for definition in dict.fromkeys(table["definition"]):
-            for dataset in DATASETS:
+            for dataset in datasets(table["dataset"].dropna()):
                 both = pairs(table, relation, dataset, definition)
                 if both.empty:
                     continue
@@ -121,29 +127,50 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claims(found: pd.DataFrame) -> Iterator[str]:
-    """A line for each claim and definition that says whether it survives within groups, all datasets together."""
+def claims(found: pd.DataFrame) -> pd.DataFrame:
+    """Each claimed relation by each definition: does it survive within groups, all datasets together?
+
+    The columns are claim, verdict, detail, n (trainings), definition and place. The size that a claim must have, to be
+    told from none, is that of the published correlation over all trials, or 0.5 where none was published.
+    """
+    rows = []
     for relation in RELATIONS:
-        rows = found[found["panel"] == relation.stem]
-        for definition, own in rows.groupby("definition", sort=False):
-            if relation.claimed is None:
-                continue
-            r, p = average_centred(own["centred"], own["degrees"])
-            pooled = ", ".join(f"{value:.2f}" for value in own["r"])
-            yield (
-                f"{relation.place} ({definition}): {relation.says} ({relation.x} and {relation.y} "
-                f"{'+' if relation.claimed > 0 else '-'}). Over all trials r = {pooled}; among students of one "
-                f"augmentation r = {r:.2f} over {len(own)} datasets, p = {p:.2g}: {verdict(relation.claimed, r, p)}"
+        own = found[found["panel"] == relation.stem] if len(found) else found
+        sizes = own[own["definition"] == "published"]["r"] * (relation.claimed or 0) if len(own) else []
+        size = max(float(np.mean(sizes)), LEAST) if len(sizes) else LARGE
+        for definition, group in own.groupby("definition", sort=False) if len(own) and relation.claimed else ():
+            r, p, low, high = average_centred(group["centred"], group["degrees"])
+            pooled = ", ".join(f"{value:.2f}" for value in group["r"])
+            sign = "positive" if relation.claimed > 0 else "negative"
+            where = f"{len(group)} dataset{'s' if len(group) > 1 else ''}"
+            inside = f"r = {r:.2f} [{low:.2f}, {high:.2f}] over {where}, p = {p:.2g}"
+            inside = f"nothing varies, or there are too few ({where})" if np.isnan(r) else inside
+            detail = (
+                f"{relation.x} and {relation.y}, claimed {sign}. Over all trials r = {pooled}; among students of one "
+                f"augmentation {inside}"
             )
+            rows.append({
+                "claim": relation.says + NETWORKS.get(relation.setting, ""),
+                "verdict": verdict(relation.claimed, low, high, size), "detail": detail, "n": int(group["n"].sum()),
+                "definition": definition, "place": relation.place,
+            })  # fmt: skip
+    return pd.DataFrame(rows, columns=[*CLAIM])
+
+
+def said(judged: pd.DataFrame) -> Iterator[str]:
+    """A line for each claim."""
+    for row in judged.itertuples():
+        yield f"{row.place} ({row.definition}): {row.claim}. {row.detail}: {row.verdict}"
 
 
 def draw_published(name: str, out: Path) -> Published:
     """Write the table, its correlations, the claims and all figures of a paper's own numbers into `out`."""
     table, missing = read_published(name)
     found = correlations(table)
-    notes = (*claims(found), FEW, f"published as images only, and so not drawn: {'; '.join(missing)}")
-    files = [out / f"{name}.csv", out / f"{name}-correlations.csv", out / f"{name}-claims.txt"]
-    texts = (table.to_csv(index=False), found.to_csv(index=False), "\n".join(notes) + "\n")
+    judged = claims(found)
+    notes = (*said(judged), FEW, f"published as images only, and so not drawn: {'; '.join(missing)}")
+    files = [out / f"{name}{end}" for end in (".csv", "-correlations.csv", "-claims.csv", "-claims.txt")]
+    texts = (*(each.to_csv(index=False) for each in (table, found, judged)), "\n".join(notes) + "\n")
     for path, text in zip(files, texts, strict=True):
         write_text(path, text)
     return Published(table, found, notes, (*files, *draw(table, out)))

@@ -9,6 +9,7 @@ EXAMPLES = """\b
   kdscope figures runs/kd/analysis/similarity.csv --out paper
   kdscope figures runs/kd/features/cka.csv
   kdscope figures rethinkkd --published --out rethinkkd
+  kdscope figures rethinkkd --study studies/rethinkkd-cpu
 """
 
 
@@ -16,18 +17,23 @@ EXAMPLES = """\b
 @click.argument("table", metavar="TABLE.csv|PAPER", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [that of the table; PAPER-published].")
 @click.option("--published", is_flag=True, help="Draw the numbers that the PAPER prints, and correlate them.")
-def figures(table: Path, out: Path | None, published: bool) -> None:
+@click.option("--study", type=click.Path(path_type=Path), help="Folder of a study; draw the PAPER from its tables.")
+def figures(table: Path, out: Path | None, published: bool, study: Path | None) -> None:
     """Draw what `kdscope analyze` draws, from the TABLE.csv that it left. Nothing is computed, and no run is needed.
 
     So a table can be cut to the rows that a paper shows, and drawn.
 
     With --published, a PAPER's own numbers (rethinkkd: Guo et al. 2025): its figures as far as numbers were printed,
-    what correlates, and whether that holds among trials of one kind.
+    what correlates, and whether that holds among trials of one kind. With --study, the same of own runs beside the
+    published numbers, into FOLDER/figures, and FOLDER/claims.csv says which claims survive.
     """
     from kdscope.errors import KDScopeError
     from kdscope.figures import FIGURES, draw
     from kdscope.figures.style import read_table
 
+    if study is not None:
+        _of_study(str(table), study, published or out is not None)
+        return
     if published:
         _published(str(table), Path(f"{table}-published") if out is None else out)
         return
@@ -53,13 +59,28 @@ def _published(name: str, out: Path) -> None:
     click.echo(f"{len(found.files)} files are in {out}: tables, figures (PDF and PNG), and their captions")
 
 
+def _of_study(name: str, folder: Path, more: bool) -> None:
+    from kdscope.analyses.papers import PAPERS
+    from kdscope.errors import KDScopeError
+
+    if more:
+        raise KDScopeError(
+            "--study writes into its folder, published numbers beside own ones, and takes no other option"
+        )
+    written = PAPERS[name](folder)
+    claims = folder / "claims.md"
+    if claims in written:
+        click.echo(claims.read_text(encoding="utf-8"))
+    click.echo(f"{len(written)} files are in {folder}: tables, figures (PDF and PNG), and their captions")
+
+
 def _hint(name: str) -> None:
     """Raise where a paper is meant and --published was left out."""
     from kdscope.analyses.published import names
     from kdscope.errors import KDScopeError
 
     if name in names():
-        raise KDScopeError(f"there is no table {name}; for the figures of the paper, add --published")
+        raise KDScopeError(f"there is no table {name}; for the figures of the paper, add --published or --study")
 
 
 def _tables(folder: Path) -> str:

@@ -29,37 +29,45 @@ def centred_p(r: float, n: int, groups: int) -> float:
     return float(2 * t.sf(abs(r) * math.sqrt(degrees / (1 - r * r)), degrees))
 
 
-def average_centred(r: Sequence[float], degrees: Sequence[int]) -> tuple[float, float]:
-    """The average of centred correlations of several independent sets of runs, and its two-sided p-value.
+def average_centred(
+    r: Sequence[float], degrees: Sequence[int], confidence: float = 0.95
+) -> tuple[float, float, float, float]:
+    """The average of centred correlations of several independent sets of runs: (r, p, low, high).
 
     On Fisher's scale atanh(r), whose variance is 1 / (d - 1) with d degrees of freedom (Fisher 1921), weighted by its
-    inverse. Sets with fewer than 2 degrees of freedom do not count; NaN where none does.
+    inverse; p is two-sided. Sets with fewer than 2 degrees of freedom do not count; NaN where none does.
 
-    >>> mean, p = average_centred([-0.5, -0.36, -0.49], [5, 5, 5])
-    >>> round(mean, 2), round(p, 2)
-    (-0.45, 0.09)
+    >>> [round(value, 2) for value in average_centred([-0.5, -0.36, -0.49], [5, 5, 5])]
+    [-0.45, 0.09, -0.78, 0.08]
     """
     r, weight = np.asarray(r, dtype=np.float64), np.asarray(degrees, dtype=np.float64) - 1
     known = ~np.isnan(r) & (weight > 0)
     if not known.any():
-        return math.nan, math.nan
+        return (math.nan,) * 4
     weight = weight[known]
     z = float(weight @ np.arctanh(np.clip(r[known], -1 + 1e-12, 1 - 1e-12)) / weight.sum())
-    return math.tanh(z), float(2 * norm.sf(abs(z) * math.sqrt(weight.sum())))
+    root = math.sqrt(weight.sum())
+    half = float(norm.ppf((1 + confidence) / 2)) / root
+    return math.tanh(z), float(2 * norm.sf(abs(z) * root)), math.tanh(z - half), math.tanh(z + half)
 
 
-def verdict(claimed: int, r: float, p: float, level: float = 0.05) -> str:
-    """What is left within groups of a relation that was claimed positive (1) or negative (-1).
+def verdict(claimed: int, low: float, high: float, size: float) -> str:
+    """What an interval of an effect says of a claim that the effect is positive (1) or negative (-1).
+
+    It "survives" where the interval lies on the claimed side of 0, "does not survive" where the interval excludes even
+    an effect of `size` on that side, and else it "cannot be told": there are too few runs to tell the two apart.
 
     Args:
         claimed: the sign.
-        r, p: the correlation within groups and its p-value.
+        low, high: the ends of the interval; NaN where nothing is known.
+        size: > 0, the effect that was claimed.
 
-    >>> verdict(-1, -0.45, 0.09), verdict(1, 0.9, 0.001), verdict(1, -0.8, 0.01)
-    ('the claim is not shown', 'the claim survives', 'the claim is reversed')
+    >>> verdict(-1, -0.7, -0.1, 0.5), verdict(-1, -0.4, 0.3, 0.5), verdict(-1, -0.8, 0.1, 0.5)
+    ('survives', 'does not survive', 'cannot be told')
     """
-    if math.isnan(r):
-        return "not known"
-    if p >= level:
-        return "the claim is not shown"
-    return "the claim survives" if claimed * r > 0 else "the claim is reversed"
+    if math.isnan(low) or math.isnan(high):
+        return "cannot be told"
+    near, far = sorted((claimed * low, claimed * high))
+    if near > 0:
+        return "survives"
+    return "does not survive" if far < size else "cannot be told"

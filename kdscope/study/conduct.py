@@ -80,12 +80,14 @@ def conduct(
         KeyboardInterrupt: asked to stop; the same call goes on.
     """
     from kdscope.study.ask import ask, check
+    from kdscope.study.papers import check_figures, draw_paper
     from kdscope.study.tables import write_tables
 
     everything = cells(study, scale)
     known = {cell.name: cell for cell in everything}
     wanted = select(everything, only)
     check(study)
+    check_figures(study)
     place = place_of(study, root, scale)
     states = {cell.name: place.state(cell, known) for cell in wanted}
     missing = {cell.key for cell in wanted if states[cell.name].state != "done"}
@@ -104,6 +106,7 @@ def conduct(
             if state.state != "done":
                 say(f"{name} {state.state}: {state.error}" if state.error else f"{name} {state.state}")
         answers = ask(study, scale, wanted, known, place, states) if analyses else []
+        answers += draw_paper(study, place) if analyses else []
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on") from None
     finally:

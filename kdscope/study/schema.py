@@ -114,6 +114,7 @@ class Study(Settings):
     seeds: Seeds = (0,)
     runs: dict[str, Arm]
     analyses: tuple[Question, ...] = ()
+    figures: str = ""  # what is drawn of all answers together, by its name in `kdscope.analyses.papers`
     published: dict[str, dict[str, float]] = {}  # by source: test accuracy in %, by the name of cells without the seed
     scales: dict[str, Scale] = {}
 

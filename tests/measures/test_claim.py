@@ -52,10 +52,13 @@ def test_the_average_holds_its_level_and_finds_what_one_set_cannot():
 def test_the_average_is_fishers():
     r, degrees = [0.3, -0.2], [11, 5]
     z = (10 * math.atanh(0.3) + 4 * math.atanh(-0.2)) / 14
-    mean, p = average_centred(r, degrees)
+    mean, p, low, high = average_centred(r, degrees)
     assert mean == pytest.approx(math.tanh(z))
+    half = 1.9599639845 / math.sqrt(14)
+    assert (low, high) == pytest.approx((math.tanh(z - half), math.tanh(z + half)))
+    assert average_centred(r, degrees, 0.5)[2] > low
     assert p == pytest.approx(math.erfc(abs(z) * math.sqrt(14) / math.sqrt(2)))
-    assert average_centred([0.3, -0.2, math.nan, 0.9], [11, 5, 5, 1]) == pytest.approx((mean, p))
+    assert average_centred([0.3, -0.2, math.nan, 0.9], [11, 5, 5, 1]) == pytest.approx((mean, p, low, high))
 
 
 def test_what_cannot_be_known():
@@ -63,4 +66,19 @@ def test_what_cannot_be_known():
     assert math.isnan(centred_p(math.nan, 8, 2))
     assert centred_p(-1.0, 8, 2) == 0
     assert all(map(math.isnan, average_centred([0.5], [1])))
-    assert verdict(1, math.nan, math.nan) == "not known"
+    assert verdict(1, math.nan, math.nan, 0.5) == "cannot be told"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.1, 0.9, "survives"),
+        (-0.1, 0.4, "does not survive"),  # one of 0.5 is excluded
+        (-0.9, -0.1, "does not survive"),  # the other way round
+        (-0.1, 0.6, "cannot be told"),
+        (0.01, 0.2, "survives"),  # small, but there
+    ],
+)
+def test_verdicts_of_either_sign(low, high, expected):
+    assert verdict(1, low, high, 0.5) == expected
+    assert verdict(-1, -high, -low, 0.5) == expected
