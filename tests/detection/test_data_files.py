@@ -55,7 +55,8 @@ def test_a_plain_layout(tmp_path):
     assert load(f"coco:{tmp_path}").train[0].labels.tolist() == [1]
 
 
-def test_boxes_beyond_the_image_are_cut_and_flat_ones_left_out_and_both_are_said(tmp_path):
+def test_boxes_beyond_the_image_are_cut_and_flat_ones_left_out_and_both_are_said(tmp_path, caplog):
+    caplog.set_level("INFO", "kdscope")
     annotations = [
         (10, 3, [-5, 10, 10, 30], {}),  # cut to (0, 10, 5, 20)
         (10, 3, [4, 4, 0, 5], {}),  # no width
@@ -73,6 +74,8 @@ def test_boxes_beyond_the_image_are_cut_and_flat_ones_left_out_and_both_are_said
         f"{path}: 1 box cut at the edge of their image, the first annotation 100 of a.png: [-5, 10, 10, 30]",
         f"{path}: 1 of 3 images have no objects",
     )
+    load(f"coco:{tmp_path}")
+    assert caplog.messages == [*data.notes]  # once
 
 
 def without(content, part, row, field):

@@ -1,5 +1,7 @@
 """Detection datasets by name: the registry, and `load`."""
 
+import functools
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,8 @@ def load(
         cache_dir: where `voc:DIR` and `visdrone:DIR` keep their annotations as COCO JSON; default: beside them.
         progress: whether to show a progress bar on standard error, when that is a terminal.
 
+    What was left out of the files, or cut, is said once by the logger "kdscope", and stands in the dataset's `notes`.
+
     Raises:
         KDScopeError: unknown name (with the nearest), data that is absent or unreadable, an option out of range.
 
@@ -45,4 +49,12 @@ def load(
         raise KDScopeError(f"image_size={image_size} is out of range; give 1 to 4096 pixels")
     place = None if cache_dir is None else Path(cache_dir).expanduser()
     dataset = factory(Request(name, argument, None, image_size, False, place, progress))
+    for note in dataset.notes:
+        _say(note)
     return hold_out(dataset, validation, seed)
+
+
+@functools.cache
+def _say(note: str) -> None:
+    """Once a process, however often a dataset is loaded."""
+    logging.getLogger("kdscope").info(note)
