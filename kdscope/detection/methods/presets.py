@@ -77,21 +77,22 @@ DETECTION_METHODS.register("fgd-normalised")(
 
 DETECTION_METHODS.register("mimicry")(
     Method(
-        terms={DetectorLoss: 1.0, Mimicry: 3.3},
+        terms={DetectorLoss: 1.0, Mimicry: 4.5},
         title="Uniform mimicry of maps: the control of FGD",
         citation="the plain form of Li, Jin & Yan, CVPR 2017; weights of kdscope",
         family="features",
         transfers="maps of the pyramid, all places alike",
-        equation="L = L_det + 3.3 sum_l |F_T - f(F_S)|^2 / sum_l C H_l W_l, of maps divided by the teacher's RMS",
+        equation="L = L_det + 4.5 sum_l |F_T - f(F_S)|^2 / sum_l C H_l W_l, of maps divided by the teacher's RMS",
         departures="Adapter, normalisation and levels are those of fgd-normalised, and the weight gives the loss the "
-        "size that fgd-normalised has in the first step, so that the two differ in masks, attention and context alone.",
+        "size that fgd-normalised has in the first step of a small FCOS (4.7 beside 2.8 of the detector), so that the "
+        "two differ in masks, attention and context alone.",
     )
 )
 
 DETECTION_METHODS.register("chen2017")(
     Method(
         terms={DetectorLoss: 1.0, SoftClass: 0.5, BoundedBox: 0.5, Hint: 0.5},
-        settings={"detection": {"classification": 0.5}},
+        settings={"detection": {"classification": 0.5}, "hint": {"normalize": True}},
         title="Hints, weighed soft labels and bounded regression",
         citation="Chen, Choi, Yu, Han & Chandraker, NeurIPS 2017",
         family="features",
@@ -103,20 +104,22 @@ DETECTION_METHODS.register("chen2017")(
         departures="The paper gives neither mu nor the margin m: 0.5 and 0. The margin is in squared raw deltas, "
         "because the coders of proposals and boxes differ in scale up to 100 times in squares. The bound is decided "
         "for each box; a public port decides it on the mean of the batch. Hints are of all levels, averaged over their "
-        "elements. w_0 = 1.5 makes the soft loss smallest at w P_t, not at P_t. The one logit of the proposal network "
-        "is taken as two classes.",
+        "elements, of maps divided by the teacher's root mean square, since the paper says neither which layers nor in "
+        "what units: raw maps of a small FCOS make the hint 25 times the detector's own loss. w_0 = 1.5 makes the "
+        "soft loss smallest at w P_t, not at P_t. The one logit of the proposal network is taken as two classes.",
     )
 )
 
 DETECTION_METHODS.register("at")(
     Method(
-        terms={DetectorLoss: 1.0, DetectionAttentionTransfer: 1000.0},
+        terms={DetectorLoss: 1.0, DetectionAttentionTransfer: 300.0},
         title="Attention transfer on the levels of the pyramid",
         citation="Zagoruyko & Komodakis, ICLR 2017, arXiv:1612.03928",
         family="features",
         transfers="activation-based attention maps of the pyramid",
-        equation="L = L_det + 1000 sum_l mean_{N,HW} (q_s,l - q_t,l)^2 with Q = sum_c F_c^2, q = vec(Q) / ||vec(Q)||_2",
-        departures="The loss and the weight are those of classifiers; no published number for detectors.",
+        equation="L = L_det + 300 sum_l mean_{N,HW} (q_s,l - q_t,l)^2 with Q = sum_c F_c^2, q = vec(Q) / ||vec(Q)||_2",
+        departures="The loss is that of classifiers, whose weight of 1000 makes it six times the detector's own loss "
+        "in the first step of a small FCOS; 300 makes it twice that. There is no published number for detectors.",
     )
 )
 
