@@ -28,7 +28,7 @@ class Areas(NamedTuple):
 
 
 COCO_AREAS = Areas({"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)})
-# Sides below 3/16 of the image, up to 5/16, and beyond: a third each of the objects of `scenes`.
+# Sides below 3/16 of the image, up to 5/16, and beyond: about a third each of the objects of `scenes`.
 RELATIVE_AREAS = Areas(
     {"small": (0, (3 / 16) ** 2), "medium": ((3 / 16) ** 2, (5 / 16) ** 2), "large": ((5 / 16) ** 2, 1)}, True
 )
