@@ -61,8 +61,9 @@ def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Ou
 
     Args:
         trainings: in any order; none may be the teacher of another.
-        jobs: processes, of one thread each; None: one for each core, or one where there is a GPU to share. A single
-            one is this process, with as many threads as it has.
+        jobs: processes, of one thread each, though a single training be left: with another number of threads its
+            numbers would be others. None: one for each core, or one where there is a GPU to share. 1 is this process,
+            with as many threads as it has.
 
     Returns:
         An outcome for each, in their order. One that failed does not stop the others.
@@ -80,12 +81,13 @@ def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Ou
         check_jobs(jobs)
     outcomes = {t.path: Outcome(t.path) for t in trainings if begun(t.path) and Run(t.path).finished}
     missing = [training for training in trainings if training.path not in outcomes]
-    jobs = min(jobs or _default_jobs(trainings), len(missing))
-    if jobs <= 1:
+    jobs = jobs or _default_jobs(trainings)
+    if jobs == 1:
         for training in missing:
             _note(outcomes, train_one(training), len(trainings))
-    else:
-        work = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    elif missing:
+        processes = max(2, min(jobs, len(missing)))  # joblib would take a single one to be this process
+        work = joblib.Parallel(n_jobs=processes, return_as="generator_unordered")
         with (
             joblib.parallel_config("loky", inner_max_num_threads=1),
             bar("training", len(missing)) as advance,

@@ -1,16 +1,17 @@
 """Studies that are run: what is made once, what fails and what waits, and what a person is told."""
 
 import csv
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from kdscope.cli.main import cli, main
@@ -110,6 +111,19 @@ def test_an_analysis_is_asked_once_for_the_same_runs(pair, study):
     assert (answer.folder / "summary.txt").read_text() == text
     other = study("asked", runs=PAIR, analyses=[question | {"options": {"splits": "train"}}])
     assert conduct(other, done.place.root, jobs=1).answers[0].report is not None
+
+
+@pytest.mark.slow
+def test_with_several_jobs_the_last_run_too_has_one_thread(study, tmp_path):
+    """Were it otherwise, a study that was stopped before its last run would end with other numbers."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        done = conduct(study(runs={"a": {}}), tmp_path, jobs=2)
+    finally:
+        torch.set_num_threads(threads)
+    environment = json.loads((done.place.run(done.cells[0]) / "environment.json").read_text())
+    assert environment["threads"] == 1
 
 
 def test_a_run_that_fails_keeps_its_log_and_stops_nothing_but_its_students(study, tmp_path):
@@ -281,38 +295,71 @@ def test_every_study_at_its_smallest(name, tmp_path):
         assert all(0 <= float(row["accuracy"]) <= 100 for row in csv.DictReader(lines))
 
 
-CHANCE = random.Random(20)
+EPOCHS, RUNS = 4, 5
+
+
+def kept(root):
+    """Of each finished run: when its weights were written, and all its files that say what was learned."""
+    found = {}
+    for summary in (root / "runs").glob("*/summary.json"):
+        weights = summary.parent / "checkpoints" / "model.safetensors"
+        texts = tuple((summary.parent / name).read_text() for name in ("config.yaml", "metrics.csv", "summary.json"))
+        found[summary.parent.name] = (weights.stat().st_mtime_ns, weights.read_bytes(), *texts)
+    return found
+
+
+def epochs_of(root):
+    """How many epochs all runs of a root have behind them."""
+    return sum(len(path.read_text().splitlines()) - 1 for path in (root / "runs").glob("*/metrics.csv"))
+
+
+def numbers(root):
+    """What the runs and the analyses of a root say, without how long they took."""
+    for path in sorted((root / "runs").iterdir()):
+        run = Run(path)
+        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.metrics]
+        yield run.name, run.summary["weights_hash"], run.summary["test_accuracy"], rows
+    for path in sorted(root.glob("killed/*/*.csv")):
+        yield path.name, path.read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_at_three_moments_it_goes_on_and_repeats_nothing(tmp_path):
+def test_killed_at_three_moments_it_goes_on_repeats_nothing_and_ends_with_the_same_numbers(tmp_path):
     """SIGKILL to the whole group of processes, three times, at random; what was finished before is not touched."""
-    study = tmp_path / "killed.yaml"
-    runs = {"t": {"settings": {"model": "resnet14"}}, "s": PAIR["s"] | {"seeds": 3}, "alone": {"seeds": 3}}
-    settings = SMALL | {"epochs": 6, "batch_size": 64}
-    runs["t"]["seeds"] = 1
-    study.write_text(yaml.safe_dump({"title": "t", "settings": settings, "runs": runs}))
-    root = tmp_path / "root"
-    command = [sys.executable, "-m", "kdscope", "study", "run", str(study), "--root", str(root), "--jobs", "2"]
-    seen: dict[str, int] = {}
-    for goal in (1, 3, 5):
+    file = tmp_path / "killed.yaml"
+    runs = {"t": {"settings": {"model": "resnet14"}, "seeds": 1}, "s": PAIR["s"] | {"seeds": 2}, "alone": {"seeds": 2}}
+    settings = SMALL | {"epochs": EPOCHS, "batch_size": 64}
+    questions = [{"name": "fidelity", "options": {"splits": "test"}}]
+    file.write_text(yaml.safe_dump({"title": "t", "settings": settings, "runs": runs, "analyses": questions}))
+
+    def command(root):
+        return [sys.executable, "-m", "kdscope", "study", "run", str(file), "--root", str(root), "--jobs", "2"]
+
+    began = time.monotonic()
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, timeout=400)
+    duration = time.monotonic() - began
+    chance = random.Random(20)
+    root, seen = tmp_path / "killed", {}
+    for goal in sorted(chance.sample(range(1, RUNS * EPOCHS), 3)):
         process = subprocess.Popen(
-            command, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            command(root), start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
-        while len(ended(root)) < goal and process.poll() is None:
-            time.sleep(0.05)
-        time.sleep(CHANCE.uniform(0, 2))
+        while epochs_of(root) < goal and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, duration / (RUNS * EPOCHS)))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        now = ended(root)
+        assert process.wait() == -signal.SIGKILL
+        now = kept(root)
         assert {name: now[name] for name in seen} == seen
         seen = now
-    last = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert 0 < len(seen) < RUNS
+    last = subprocess.run(command(root), capture_output=True, text=True, timeout=400)
     assert last.returncode == 0, last.stderr
-    assert "7 of 7 runs are done" in last.stdout
-    now = ended(root)
-    assert len(now) == 7
+    assert f"{RUNS} of {RUNS} runs are done" in last.stdout
+    assert f"{len(seen)} runs are there, {RUNS - len(seen)} to train" in last.stderr
+    now = kept(root)
     assert {name: now[name] for name in seen} == seen
-    for run in Path(root / "runs").iterdir():
-        assert [row["epoch"] for row in Run(run).metrics] == [1, 2, 3, 4, 5, 6]
+    whole = [*numbers(tmp_path / "whole")]
+    assert whole[-1][0] == "fidelity.csv"
+    assert [*numbers(root)] == whole

@@ -5,6 +5,7 @@ import logging
 import pytest
 import yaml
 
+from kdscope.files import read_json
 from kdscope.run import Run
 from kdscope.study import load_study
 from kdscope.study.conduct import conduct
@@ -28,18 +29,27 @@ def cluster():
 
 
 def test_two_nodes_give_the_numbers_of_one_process(cluster, tmp_path):
+    """Bit for bit, down to the table of the analysis: same seeds, one thread each."""
     from kdscope.study.ray_backend import on_ray
 
     study = load_study("quickstart")
-    here = conduct(study, tmp_path / "here", "smoke", jobs=1, analyses=False)
-    there = conduct(study, tmp_path / "there", "smoke", train=on_ray(cluster), analyses=False)
+    here = conduct(study, tmp_path / "here", "smoke", jobs=2)
+    there = conduct(study, tmp_path / "there", "smoke", train=on_ray(cluster))
     assert not here.failed
     assert not there.failed, there.states
     for cell in here.cells:
         one, other = (Run(done.place.run(cell)) for done in (here, there))
         assert one.path != other.path
+        assert {read_json(run.path / "environment.json")["threads"] for run in (one, other)} == {1}
         assert one.summary["weights_hash"] == other.summary["weights_hash"]
-        assert [row["loss"] for row in one.metrics] == [row["loss"] for row in other.metrics]
+        assert one.weights.read_bytes() == other.weights.read_bytes()
+        assert _without_time(one.metrics) == _without_time(other.metrics)
+    for name in ("fidelity/fidelity.csv", "table.csv"):
+        assert (here.place.folder / name).read_bytes() == (there.place.folder / name).read_bytes()
+
+
+def _without_time(rows):
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 def test_a_failure_on_the_cluster_stops_its_students_alone(cluster, tmp_path):
