@@ -194,6 +194,7 @@ class Config(Settings):
     devices: int = Field(1, ge=1)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     compile: bool = False
+    preflight: Literal["stop", "warn", "off"] = "stop"  # of a detector that is distilled, when a check fails
     probe: Literal["cache", "cka", "cache+cka"] = "cache"  # feature caches of the probe set, CKA with the teachers
     probe_every: int = Field(0, ge=0)  # epochs between probes of a fixed set of images; 0: none
     probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set

@@ -77,6 +77,10 @@ class Adapter:
         """Maps, and the rows of `heads` alone: those of "roi" are `proposals`. Nothing is decoded or suppressed."""
         raise NotImplementedError
 
+    def anchors(self, batch: DetectionBatch) -> Tensor:
+        """The anchors of the first image of a batch, [A, 4] in pixels of the padded frame; a user's has none."""
+        return batch.images.new_zeros(0, 4)
+
     def _maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
         return {stride: features[key].float() for key, stride in self.strides.items()}
 
@@ -117,6 +121,10 @@ class OneStage(Adapter):
         features = self._features(batch)
         rows = {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
         return DetectionFeatures(self._maps(features), rows)
+
+    @torch.no_grad()
+    def anchors(self, batch: DetectionBatch) -> Tensor:
+        return self.detector.anchor_generator(_images(batch), list(self._features(batch).values()))[0]
 
     def _run(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], list[int]]:
         features = self._features(batch)
@@ -213,6 +221,10 @@ class TwoStage(Adapter):
         if "roi" in heads:
             rows["roi"] = _roi_rows(*self._ask(batch, features, list(proposals)))
         return DetectionFeatures(self._maps(features), rows)
+
+    @torch.no_grad()
+    def anchors(self, batch: DetectionBatch) -> Tensor:
+        return self.detector.rpn.anchor_generator(_images(batch), list(self._features(batch).values()))[0]
 
     def _propose(
         self, batch: DetectionBatch, features: dict[str, Tensor], targets: Targets

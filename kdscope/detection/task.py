@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from kdscope.config import Config, DataSettings, TeacherSettings
+from kdscope.config import Config, DataSettings, NetworkSettings, TeacherSettings
 from kdscope.detection import models
 from kdscope.detection.data import DetectionDataset, DetectionSplit, load
 from kdscope.detection.data.batches import DetectionBatches
@@ -16,6 +16,7 @@ from kdscope.detection.evaluate import detect, most_of, scored
 from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import resolve
+from kdscope.detection.preflight import preflight, stop_at_failed
 from kdscope.errors import KDScopeError, unknown
 from kdscope.models import load_weights, weights_hash
 from kdscope.run import Run, load_data, load_teacher
@@ -96,6 +97,7 @@ class Detection:
     ) -> tuple[Config, DetectionDataset, DetectionLearner]:
         config = self.written_out(self.complete(config))
         dataset = load_data(config.data)
+        given = teachers is not None
         if teachers is None:
             teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
             known = [
@@ -110,11 +112,19 @@ class Detection:
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()
+        if objective.needs_teacher and not begun:
+            objective.begin(student, *teachers)
         if config.gradients != "sum" and len(set(objective.task)) < 2:
             raise KDScopeError(
                 f"gradients {config.gradients!r} weighs the gradient of the boxes against that of the teacher, "
                 f"and {', '.join(objective.names)} is one of the two alone"
             )
+        if objective.needs_teacher and not (begun or given or config.preflight == "off"):
+            checks = preflight(
+                student, *teachers, dataset, heads=objective.asks, scratch=means_scratch(config.model),
+                device="cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu",
+            )  # fmt: skip
+            stop_at_failed(checks, stop=config.preflight == "stop")
         return config, dataset, learner
 
     def batches(
@@ -159,6 +169,15 @@ class Detection:
 
     def told(self, summary: Mapping[str, Any]) -> str:
         return f"test AP {100 * summary['test_ap']:.1f}, AP50 {100 * summary['test_ap50']:.1f}"
+
+
+def means_scratch(network: NetworkSettings) -> bool:
+    """Whether a network is meant to start from random weights: the small ones, and a user's own.
+
+    >>> means_scratch(NetworkSettings(name="fcos_resnet10_w16")), means_scratch(NetworkSettings(name="fcos_resnet18"))
+    (True, False)
+    """
+    return "_w" in network.name or (":" in network.name and not network.name.startswith("torchvision:"))
 
 
 class HeldOut(DetectionBatches):

@@ -91,8 +91,26 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         KDScopeError: if the file is missing, truncated, of another architecture (with the first names at fault), or a
             pickle of more than tensors.
     """
-    path = Path(path)
-    state = _read(path)
+    state = _read(Path(path))
+    faults = _differences(model, state)
+    if faults:
+        raise KDScopeError(f"{path} holds another architecture than this {type(model).__name__}: {'; '.join(faults)}")
+    ours = model.state_dict()
+    prefix = _prefix(ours)
+    wrapped = {name.removeprefix(prefix): name for name in ours}
+    model.load_state_dict({wrapped[name]: tensor for name, tensor in state.items()}, strict=False)
+
+
+def differences(model: nn.Module, path: str | Path) -> list[str]:
+    """What of the weights in `path` does not fit `model`: missing, unexpected and misshapen names; none where all fit.
+
+    Raises:
+        KDScopeError: as `load_weights` does for a file that cannot be read.
+    """
+    return _differences(model, _read(Path(path)))
+
+
+def _differences(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     ours = model.state_dict()
     prefix = _prefix(ours)
     wrapped = {name.removeprefix(prefix): name for name in ours}
@@ -104,14 +122,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         for name, full in wrapped.items()
         if name in state and state[name].shape != ours[full].shape
     ]
-    faults = [
+    return [
         f"{kind} {_first(found)}"
         for kind, found in (("missing", missing), ("unexpected", unexpected), ("other shapes", misshapen))
         if found
     ]
-    if faults:
-        raise KDScopeError(f"{path} holds another architecture than this {type(model).__name__}: {'; '.join(faults)}")
-    model.load_state_dict({wrapped[name]: tensor for name, tensor in state.items()}, strict=False)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
