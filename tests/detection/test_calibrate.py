@@ -5,15 +5,21 @@ import copy
 import pytest
 import torch
 
+import kdscope
+from kdscope.api import settings
 from kdscope.detection import models
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.calibration import calibrated
 from kdscope.detection.methods.calibrate import calibrate, sizes
 from kdscope.detection.methods.inherit import inherit
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import resolve
+from kdscope.detection.task import Detection
 from kdscope.errors import KDScopeError
 
 UNITS = (1.0, 1.0, 1.0, 1.0)
+MODEL = {"name": "fcos_resnet10_w8", "options": {"min_size": 64}}
+QUICK = {"data": "scenes:16:128:8", "batch_size": 8, "epochs": 1, "model": MODEL, "augment": "none"}
 
 
 def views_of(count=2, boxes=((4.0, 4.0, 14.0, 20.0),), scale=1.0, heads=True):
@@ -101,14 +107,14 @@ def test_calibration_repeats_and_changes_nothing():
 
 def test_sizes_by_loss_are_means_over_batches_and_by_gradient_norms():
     views = views_of(3)
-    objective = objective_of("mimicry", views, mimicry={"normalize": False, "reduction": "sum"})
+    objective = objective_of("mimicry", views, mimicry={"normalize": False, "reduction": "sum", "weight": 3.0})
     measured = sizes(objective, views)
-    losses = [sum((s.maps[k] - t.maps[k]).square().sum() for k in (8, 16)) / 2 * 3.3 for s, t, _ in views]
+    losses = [sum((s.maps[k] - t.maps[k]).square().sum() for k in (8, 16)) / 2 * 3.0 for s, t, _ in views]
     assert measured["mimicry"] == pytest.approx(sum(losses).item() / 3, rel=1e-5)
     own = [3 * sum(s.maps[k].square().mean() for k in (8, 16)) for s, _, _ in views]
     assert measured["own"] == pytest.approx(sum(own).item() / 3, rel=1e-5)
     by_hand = [
-        sum((3.3 * (s.maps[k] - t.maps[k])).square().sum() for k in (8, 16)) for s, t, _ in views
+        sum((3.0 * (s.maps[k] - t.maps[k])).square().sum() for k in (8, 16)) for s, t, _ in views
     ]  # the gradient of sum (S - T)^2 / 2 images is S - T
     assert sizes(objective, views, "gradient")["mimicry"] == pytest.approx((sum(by_hand).item() / 3) ** 0.5, rel=1e-5)
 
@@ -180,3 +186,43 @@ def test_another_head_is_an_error_that_names_the_first_tensor_and_copies_none(te
         inherit(student, detector(teacher, 1, num_classes))
     assert message in str(error.value)
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+
+# Of a run
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    model = MODEL | {"name": "fcos_resnet10_w16"}
+    return kdscope.train(tmp_path_factory.mktemp("runs") / "teacher", **QUICK | {"model": model})
+
+
+def test_a_config_is_calibrated_before_it_is_trained(teacher):
+    config = settings(teachers=[teacher], method="fgd-normalised", **QUICK)
+    state = torch.get_rng_state()
+    found = calibrated(config, batches=2, ratio=0.5)
+    assert set(found["fgd"]) == {"alpha", "beta", "gamma", "lambda_"}
+    assert calibrated(config, batches=2, ratio=0.5) == found
+    assert torch.equal(torch.get_rng_state(), state)
+    chosen = settings(teachers=[teacher], method="fgd-normalised", terms=found, **QUICK)
+    assert calibrated(chosen, batches=2, ratio=0.5)["fgd"] == pytest.approx(found["fgd"], rel=0.02)
+
+
+def test_a_run_without_a_teacher_has_nothing_to_weigh(teacher):
+    with pytest.raises(KDScopeError, match="a run without a teacher has nothing to weigh"):
+        calibrated(settings(**QUICK))
+    with pytest.raises(KDScopeError, match="batches must be a whole number of at least 1, not 0"):
+        calibrated(settings(teachers=[teacher], method="fgd", **QUICK), batches=0)
+
+
+def test_a_run_inherits_before_its_first_step_alone(teacher):
+    config = settings(teachers=[teacher], method="fgd", terms={"fgd": {"inheriting": True}}, **QUICK)
+    head = "head.classification_head.conv.0.weight"
+    theirs = teacher.model().state_dict()[head]
+    for begun, same in ((False, True), (True, False)):
+        _, _, learner = Detection().prepare(config, begun, [teacher.model()])
+        assert torch.equal(learner.student.state_dict()[head], theirs) == same
+    other = QUICK | {"model": MODEL | {"name": "retinanet_resnet10_w8"}}
+    config = settings(teachers=[teacher], method="fgd", terms={"fgd": {"inheriting": True}}, **other)
+    with pytest.raises(KDScopeError, match="of the teacher is not in the student; both need the same neck and head"):
+        Detection().prepare(config, False, [teacher.model()])

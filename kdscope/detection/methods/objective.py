@@ -74,6 +74,12 @@ class DetectionObjective(nn.Module):
             term.build(student, teacher)
         self._name()
 
+    def begin(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Before a new run: let the terms change the weights that the student starts from."""
+        for term in self.terms.values():
+            if term.reads != "labels":
+                term.begin(student, teacher)
+
     @torch.no_grad()
     def observe(self, teacher: DetectionFeatures, batch: DetectionBatch) -> None:
         """Show a training batch to the terms that want to see some before the first step."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
 from kdscope.methods.term import Term
@@ -15,9 +15,9 @@ class DetectionTerm(Term):
     As in classification, constructor arguments are the settings, and trainable adapters and saved buffers are ordinary
     attributes; they are trained, saved and resumed. The settings `weight`, `warmup` and `anneal` are the objective's.
 
-    The engine calls, in this order: `build` once on what a dry forward pass of both detectors gives; `observe`, where
-    `observes` is true, on a few training batches of a run that is new; then `forward` in every step, outside of
-    autocast, the teacher's tensors without a gradient.
+    The engine calls, in this order: `build` once on what a dry forward pass of both detectors gives; of a run that is
+    new `begin`, and where `observes` is true `observe` on a few training batches; then `forward` in every step,
+    outside of autocast, the teacher's tensors without a gradient.
 
     Attributes:
         reads: "features" (of student and teacher), or "labels" (`teacher` is then None): no teacher is needed.
@@ -35,6 +35,9 @@ class DetectionTerm(Term):
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures | None) -> None:
         """Make adapters and set `parts`, knowing the shapes; raise where the two cannot be compared."""
+
+    def begin(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Change the weights that the student starts from, in place; raise where the two do not fit."""
 
     def observe(self, teacher: DetectionFeatures, batch: DetectionBatch) -> None:
         """Take statistics of the teacher from a training batch, kept in saved buffers."""
