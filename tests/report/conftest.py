@@ -73,3 +73,34 @@ def written(made_up, tmp_path_factory):
         return known[key]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def done(tiny_data, tmp_path_factory):
+    """The folder of a study, run once for all: a teacher, a student alone and one taught by kd, with two seeds each."""
+    import yaml
+
+    from kdscope.study import load_study
+    from kdscope.study.conduct import conduct
+
+    place = tmp_path_factory.mktemp("report")
+    settings = {
+        "data": "test-tiny",
+        "batch_size": 16,
+        "epochs": 2,
+        "device": "cpu",
+        "optim.lr": 0.02,
+        "model": "resnet8",
+    }
+    runs = {
+        "teacher": {"settings": {"model": "resnet14"}},
+        "alone": {},
+        "kd": {"settings": {"method": "kd"}, "teachers": "teacher"},
+    }
+    asked = [{"name": "fidelity"}, {"name": "attention-iou"}, {"name": "similarity"}, {"name": "calibration"}]
+    text = {"title": "Does it <b>help</b>?", "citation": "somebody", "about": "It is small.", "claims": ["It helps."]}
+    text |= {"settings": settings, "seeds": 2, "runs": runs, "analyses": asked}
+    (place / "one.yaml").write_text(yaml.safe_dump(text, sort_keys=False))
+    ended = conduct(load_study(place / "one.yaml"), place / "studies", jobs=1)
+    assert not ended.failed, ended
+    return ended.place.folder

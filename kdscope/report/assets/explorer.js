@@ -92,6 +92,12 @@ class Explorer {
     find(".next", this.root).addEventListener("click", () => this.film.select(this.film.at + 1));
   }
 
+  // What a slider stands at, in words beside it and for those who hear it.
+  say(name, text) {
+    find(`[data-of="${name}"]`, this.root).textContent = text;
+    this.field(name).setAttribute("aria-valuetext", text);
+  }
+
   get kind() {
     return this.field("kind").value;
   }
@@ -146,8 +152,8 @@ class Explorer {
   filter(changed) {
     const [low, high] = [this.field("low"), this.field("high")];
     if (Number(low.value) > Number(high.value)) (changed === "low" ? high : low).value = (changed === "low" ? low : high).value;
-    this.field("low-shown").value = percent(low.value / 100);
-    this.field("high-shown").value = percent(high.value / 100);
+    this.say("low", percent(low.value / 100));
+    this.say("high", percent(high.value / 100));
     const { kept, counts } = passing(this.data, this.cells, {
       cells: new Set(all('[name="cell"]:checked', this.filters).map((box) => Number(box.value))),
       klass: Number(this.field("class").value), answer: this.field("answer").value, who: this.field("who").value,
@@ -156,7 +162,7 @@ class Explorer {
     counts.forEach((count, k) => (find(`[data-cell="${k}"]`, this.filters).value = thousands(count)));
     this.kept = this.sorted(kept);
     find(".chosen", this.filters).value = `${thousands(kept.length)} of ${thousands(this.data.count)} images`;
-    this.film.show(this.kept, this.image);
+    this.film.show(this.kept, changed === "order" ? this.kept[0] : this.image);
     this.drawMeans();
   }
 
@@ -200,8 +206,8 @@ class Explorer {
     const empty = image === null;
     find(".stage", this.root).classList.toggle("empty", empty);
     const { cut, share } = this.how;
-    this.field("opacity-shown").value = percent(this.field("opacity").value / 100);
-    this.field("threshold-shown").value = cut === "area" ? `top ${percent(share)}` : `above ${percent(share)}`;
+    this.say("opacity", percent(this.field("opacity").value / 100));
+    this.say("threshold", cut === "area" ? `top ${percent(share)}` : `above ${percent(share)}`);
     this.field("scale").style.setProperty("--scale", gradient(this.field("scale").value));
     find(".image-title", this.root).textContent = empty ? "No image is left" : `Image ${thousands(data.index[image])} · ${data.classes[data.labels[image]]} · ${data.cells[this.cells[image]]}`;
     drawPanels(find(".panels", this.root), this.models, {

@@ -35,21 +35,23 @@ export class Filmstrip {
     this.alive.clear();
     this.at = -1;
     this.root.scrollTop = 0;
-    this.select(place >= 0 ? place : images.length ? 0 : -1);
+    if (images.length) this.select(Math.max(0, place));
+    else {
+      this.draw();
+      this.choose(null);
+    }
   }
 
   select(at) {
-    if (at >= this.images.length) return;
+    if (!(at in this.images)) return;
     const changed = at !== this.at;
     this.at = at;
-    if (at >= 0) {
-      const top = Math.floor(at / this.across) * STEP;
-      const { scrollTop, clientHeight } = this.root;
-      if (top < scrollTop) this.root.scrollTop = top;
-      else if (top + STEP + GAP > scrollTop + clientHeight) this.root.scrollTop = top + STEP + GAP - clientHeight;
-    }
+    const top = Math.floor(at / this.across) * STEP;
+    const { scrollTop, clientHeight } = this.root;
+    if (top < scrollTop) this.root.scrollTop = top;
+    else if (top + STEP + GAP > scrollTop + clientHeight) this.root.scrollTop = top + STEP + GAP - clientHeight;
     this.draw();
-    if (changed) this.choose(at >= 0 ? this.images[at] : null);
+    if (changed) this.choose(this.images[at]);
   }
 
   key(event) {

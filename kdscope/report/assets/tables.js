@@ -92,7 +92,7 @@ function filterRow(heads, inputs, filter, numeric) {
   heads.forEach((head, k) => {
     const cell = make("td");
     if (head.dataset.key) {
-      const label = `Filter by ${head.textContent.replace(/\?$/, "").trim()}`;
+      const label = `Filter by ${find(".sort", head).textContent.trim()}`;
       const input = make("input", { type: "search", "aria-label": label, placeholder: numeric(k) ? "> 0.5" : "contains", autocomplete: "off" });
       input.addEventListener("input", filter);
       inputs.set(k, input);
