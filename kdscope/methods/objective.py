@@ -102,7 +102,7 @@ class Objective(nn.Module):
 
     def weights_at(self, epoch: int, epochs: int) -> list[float]:
         """The terms' weights in `epoch` of `epochs`, after warm-up and annealing; the same in every step of it."""
-        return [_scheduled(self.settings[name], epoch, epochs) for name in self.names]
+        return [scheduled(self.settings[name], epoch, epochs) for name in self.names]
 
     def build(self, student: Features, teachers: Sequence[Features]) -> None:
         """Let the terms make their adapters from one dry forward pass of all networks."""
@@ -256,10 +256,10 @@ def _check_needs(kind: type[Term], teachers: int, peers: int) -> None:
         raise KDScopeError(f"term {kind.name!r} needs a network that learns beside the student; add --peer NAME")
 
 
-def _scheduled(settings: Mapping[str, Any], epoch: int, epochs: int) -> float:
+def scheduled(settings: Mapping[str, Any], epoch: int, epochs: int) -> float:
     """The weight in one epoch: a linear rise over the share `warmup` of all epochs, then the fall that `anneal` names.
 
-    >>> [round(_scheduled({"weight": 2.0, "warmup": 0.5}, e, 8), 2) for e in range(6)]
+    >>> [round(scheduled({"weight": 2.0, "warmup": 0.5}, e, 8), 2) for e in range(6)]
     [0.5, 1.0, 1.5, 2.0, 2.0, 2.0]
     """
     common = COMMON | dict(settings)

@@ -17,7 +17,7 @@ SIDE = st.floats(-30, 130, width=32)
 
 
 def close(value, expected, atol=1e-5):
-    torch.testing.assert_close(torch.as_tensor(value), torch.as_tensor(expected), atol=atol, rtol=0, check_dtype=False)
+    torch.testing.assert_close(value, torch.as_tensor(expected, dtype=value.dtype), atol=atol, rtol=0)
 
 
 def boxes(*each):
@@ -236,6 +236,39 @@ def test_a_map_that_is_all_foreground():
         close(parts[part], value)
 
 
+def written_out(s, t, each, frame, temperature):
+    """The four losses of one level as loops over images, in float64: the paper, line by line."""
+    n, c, h, w = s.shape
+    totals = dict.fromkeys(("foreground", "background", "attention", "global"), 0.0)
+    for image in range(n):
+        inside, outside = (mask.double() for mask in loop_masks(each[image], frame, (h, w)))
+        focus = []
+        for f in (s[image], t[image]):
+            places = (f.abs().sum(0) / c / temperature).exp()
+            channels = (f.abs().sum((1, 2)) / (h * w) / temperature).exp()
+            focus.append((h * w * places / places.sum(), c * channels / channels.sum()))
+        (places_s, channels_s), (places_t, channels_t) = focus
+        squares = (t[image] - s[image]) ** 2 * places_t[None] * channels_t[:, None, None]
+        totals["foreground"] += (squares * inside).sum().item() / n
+        totals["background"] += (squares * outside).sum().item() / n
+        apart = (places_t - places_s).abs().sum() + (channels_t - channels_s).abs().sum()
+        totals["attention"] += apart.item() / n
+        totals["global"] += ((t[image] - s[image]) ** 2).sum().item() / n  # R is the identity in the first step
+    return totals
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_cases_are_what_the_equations_written_out_give(seed):
+    generator = torch.Generator().manual_seed(seed)
+    s, t = (torch.randn(2, 8, 7, 9, generator=generator, dtype=torch.float64) for _ in range(2))
+    corners = torch.rand(2, 2, 2, 2, generator=generator).sort(dim=2).values * torch.tensor([72.0, 56.0])
+    each = [(corners[0].flatten(1) * 4).round() / 4, (corners[1, :1].flatten(1) * 4).round() / 4]  # two boxes, and one
+    term = built(features(s), features(t), alpha=1, beta=1, gamma=1, lambda_=1, temperature=0.7).double()
+    found = term(features(s), features(t), batch_of(each, side=(56, 72)))
+    for part, value in written_out(s, t, each, (56, 72), 0.7).items():
+        close(found[part], value, atol=1e-5)
+
+
 def test_equal_maps_lose_nothing():
     t = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     parts = built(features(t), features(t))(features(t), features(t), batch_of([boxes([0, 0, 2, 2]), boxes()]))
@@ -361,11 +394,12 @@ def test_normalised_losses_do_not_see_the_scale_of_a_pair():
 
 def test_mean_divides_by_constants_of_the_shapes_over_all_levels():
     generator = torch.Generator().manual_seed(6)
-    ours, theirs = ([torch.randn(1, 6, n, n, generator=generator) for n in (4, 2)] for _ in range(2))
+    shapes = ((4, 4), (8, 2))  # channels and side of each level: those of SSD have different widths
+    ours, theirs = ([torch.randn(1, c, n, n, generator=generator) for c, n in shapes] for _ in range(2))
     s, t, batch = features(*ours), features(*theirs), batch_of([boxes([0, 0, 2, 2])])
     settings = {"alpha": 1, "beta": 1, "gamma": 1, "lambda_": 1}
     sums, means = (built(s, t, reduction=r, **settings)(s, t, batch) for r in ("sum", "mean"))
-    sizes = {"foreground": 6, "background": 6, "attention": 16 + 4 + 2 * 6, "global": 6 * (16 + 4)}
+    sizes = {"foreground": 6, "background": 6, "attention": 16 + 4 + 4 + 8, "global": 4 * 16 + 8 * 4}
     for part, size in sizes.items():
         close(means[part] * size, sums[part], atol=1e-4)
 

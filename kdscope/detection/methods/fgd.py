@@ -220,11 +220,12 @@ class FGD(DetectionTerm):
         return losses
 
 
-def _sizes(maps: Sequence[Tensor]) -> dict[str, int]:
+def _sizes(maps: Sequence[Tensor]) -> dict[str, float]:
     """What `reduction="mean"` divides each part by, from the teacher's maps of all levels."""
-    channels, places = maps[0].shape[1], [t[0, 0].numel() for t in maps]
-    both = sum(places) + channels * len(maps)
-    return {"foreground": channels, "background": channels, "attention": both, "global": channels * sum(places)}
+    channels, places = [t.shape[1] for t in maps], [t[0, 0].numel() for t in maps]
+    width = sum(channels) / len(maps)
+    elements = sum(c * n for c, n in zip(channels, places, strict=True))
+    return {"foreground": width, "background": width, "attention": sum(places) + sum(channels), "global": elements}
 
 
 def family_of(student: DetectionFeatures) -> str:

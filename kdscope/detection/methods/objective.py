@@ -12,7 +12,7 @@ from kdscope.detection.methods.presets import DETECTION_METHODS
 from kdscope.detection.methods.term import DetectionTerm
 from kdscope.errors import KDScopeError
 from kdscope.methods.method import known_terms
-from kdscope.methods.objective import _scheduled, make_term
+from kdscope.methods.objective import make_term, scheduled
 from kdscope.methods.shapes import exact
 from kdscope.methods.term import Phase
 
@@ -66,7 +66,7 @@ class DetectionObjective(nn.Module):
 
     def weights_at(self, epoch: int, epochs: int) -> list[float]:
         """The weight of each value in `epoch` of `epochs`, after warm-up and annealing."""
-        return [_scheduled(self.settings[name], epoch, epochs) for name, _ in self._parts]
+        return [scheduled(self.settings[name], epoch, epochs) for name, _ in self._parts]
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures | None) -> None:
         """Let the terms make their adapters and name their parts, from one dry forward pass of both detectors."""
