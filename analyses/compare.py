@@ -67,9 +67,15 @@ def measure_pairs(
 
 
 def in_frames(
-    pairs: Sequence[Pair], measured: Mapping[tuple, Mapping[Any, Result]], confidence: float = 0.95
+    pairs: Sequence[Pair],
+    measured: Mapping[tuple, Mapping[Any, Result]],
+    confidence: float = 0.95,
+    directions: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """What was measured of pairs (by their keys, then by any name), those of students between floors and ceilings."""
+    """What was measured of pairs (by their keys, then by any name), those of students between floors and ceilings.
+
+    `directions`: "higher", "lower" or "none" is nearer, for measures that have no card.
+    """
     known = [pair for pair in pairs if pair.key in measured]
     findings: list[Finding] = []
     for pair in known:
@@ -77,7 +83,7 @@ def in_frames(
         for name, result in measured[pair.key].items():
             below = [(f, measured[f.key][name]) for f in floors if name in measured[f.key]]
             above = [(c, measured[c.key][name]) for c in ceilings if name in measured[c.key]]
-            findings.append(_framed(pair, result, below, above, confidence))
+            findings.append(_framed(pair, result, below, above, confidence, directions or {}))
     return findings
 
 
@@ -145,9 +151,10 @@ def _framed(
     floors: Sequence[tuple[Pair, Result]],
     ceilings: Sequence[tuple[Pair, Result]],
     confidence: float,
+    directions: Mapping[str, str],
 ) -> Finding:
     """The result between the first of its floors and the mean of its ceilings of the first kind."""
-    direction = MEASURES[result.measure].card.direction
+    direction = directions.get(result.measure) or MEASURES[result.measure].card.direction
     if result.measure in FIXED:
         return Finding(pair, result)
     again = [found.value for c, found in ceilings if c.pair == ceilings[0][0].pair] if direction != "none" else []

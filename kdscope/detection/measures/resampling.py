@@ -1,0 +1,116 @@
+"""How far is an average precision from that of infinitely many images, or trainings? Resampled images, and seeds.
+
+An image that is drawn twice counts twice: its detections and objects get the weight 2. Precision and recall are sums,
+so that a resample needs neither another matching nor another sort, and equals the number of a set in which the image
+stands twice. All networks get the same draws of images, so that their differences are paired.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kdscope.detection.matching import RECALLS, Matches
+
+RESAMPLES = 500
+AT_ONCE = 2**22  # weights of detections held in memory
+
+
+class Score(NamedTuple):
+    """A number of a set of images, and what it was in resampled sets [R]."""
+
+    value: float
+    draws: np.ndarray
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Percentiles of the draws; NaN where they say nothing.
+
+        >>> [round(end, 3) for end in Score(0.5, np.linspace(0, 1, 1001)).interval(0.9)]
+        [0.05, 0.95]
+        """
+        known = self.draws[~np.isnan(self.draws)]
+        if len(known) < 2:
+            return float("nan"), float("nan")
+        low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+        return float(low), float(high)
+
+    def minus(self, other: "Score") -> "Score":
+        """The difference, draw by draw: paired where both were drawn from the same images."""
+        return Score(self.value - other.value, self.draws - other.draws)
+
+
+def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each image stands in each resample: int64 [R, N], rows sum to N.
+
+    >>> image_weights(5, 3).sum(axis=1).tolist()
+    [5, 5, 5]
+    """
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
+
+
+def over_trainings(scores: Sequence[Score], seed: int = 0) -> Score:
+    """The mean over trainings, whose draws resample them as well as the images; one training is itself.
+
+    >>> round(over_trainings([Score(0.2, np.array([0.2])), Score(0.4, np.array([0.4]))]).value, 3)
+    0.3
+    """
+    draws = np.stack([score.draws for score in scores])
+    chosen = image_weights(len(scores), draws.shape[1], seed).T / len(scores)
+    return Score(float(np.mean([score.value for score in scores])), np.where(chosen > 0, draws * chosen, 0.0).sum(0))
+
+
+def precisions(
+    matches: Matches, labels: np.ndarray, image: np.ndarray, classes: int, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision of each resample, threshold and class: float64 [R, T, K], NaN without an object.
+
+    Args:
+        matches: what was matched at T thresholds. labels, image: int [M], of the objects.
+        classes: K, how many labels there are, from 1. weights: [R, N] of the images.
+
+    >>> import torch
+    >>> from kdscope.detection.data.record import Objects
+    >>> from kdscope.detection.matching import match
+    >>> from kdscope.detection.measures.found import Found
+    >>> objects = Objects.of([torch.tensor([[0.0, 0, 10, 10]])] * 2, [[1], [1]])
+    >>> matches = match([Found.of([[0, 0, 10, 10]], [0.9], [1]), Found.of([], [], [])], objects)
+    >>> precisions(matches, np.array([1, 1]), np.array([0, 1]), 1, np.array([[1, 1], [2, 0]])).round(5).ravel().tolist()
+    [0.50495, 1.0]
+    """
+    where = np.repeat(np.arange(len(matches.offsets) - 1), np.diff(matches.offsets))
+    right, wrong = matches.right, matches.wrong
+    order = np.argsort(-matches.scores, kind="stable")
+    found = np.full((len(weights), len(right), classes), np.nan)
+    for label in range(1, classes + 1):
+        own = order[matches.labels[order] == label]
+        objects, step = matches.counted & (labels == label), max(1, AT_ONCE // max(1, len(own)))
+        for start in range(0, len(weights), step):
+            some = slice(start, start + step)
+            each, asked = weights[some][:, where[own]], weights[some][:, image[objects]].sum(axis=1)
+            for row in range(len(right)):
+                found[some, row, label - 1] = _of_class(each, right[row, own], wrong[row, own], asked)
+    return found
+
+
+def _of_class(weights: np.ndarray, right: np.ndarray, wrong: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """AP [R] of detections in the order of their scores, each with a weight [R, D], of `asked` [R] objects."""
+    true = np.cumsum(weights[:, right], axis=1, dtype=np.float64)  # precision is largest just where one is right
+    false = np.cumsum(weights * wrong, axis=1, dtype=np.float64)[:, right]
+    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    precision = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
+    recall = np.divide(true, asked[:, None], out=np.zeros_like(true), where=asked[:, None] > 0)
+    places = np.stack([np.searchsorted(reached, RECALLS, side="left") for reached in recall])
+    value = np.take_along_axis(precision, places, axis=1).mean(axis=1)
+    return np.where(asked > 0, value, np.nan)
+
+
+def recalls(matches: Matches, labels: np.ndarray, image: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:
+    """The share of the objects that was found: float64 [R, T, K], as `precisions`."""
+    found = np.full((len(weights), len(matches.hits), classes), np.nan)
+    for label in range(1, classes + 1):
+        own = matches.counted & (labels == label)
+        each = weights[:, image[own]]
+        with np.errstate(invalid="ignore"):
+            found[:, :, label - 1] = (each @ matches.hits[:, own].T) / each.sum(axis=1, keepdims=True)
+    return found
