@@ -20,6 +20,7 @@ from kdscope.errors import KDScopeError
 from kdscope.run import Run
 from kdscope.study import cells, load_study, names
 from kdscope.study.conduct import conduct, place_of
+from kdscope.study.papers import FIGURES
 from kdscope.study.place import remaining
 
 SMALL = {"data": "digits:8", "model": "resnet8", "epochs": 1, "batch_size": 512, "device": "cpu", "optim.lr": 0.02}
@@ -289,8 +290,14 @@ def test_every_study_at_its_smallest(name, tmp_path):
     assert {cell: state for cell, state in done.states.items() if state.state != "done"} == {}
     assert done.answers
     assert [(answer.label, answer.error) for answer in done.answers if answer.error] == []
+    drawn = [answer.folder for answer in done.answers if answer.label == FIGURES]
     for answer in done.answers:
-        assert len(answer.report.table) > 0
+        assert answer.folder in drawn or len(answer.report.table) > 0
+    if drawn:  # the figures of a paper: its claims have a verdict each, and the study says what they are
+        claims = pd.read_csv(done.place.folder / "claims.csv")
+        assert set(claims["claim"]) <= set(load_study(name).claims)
+        assert set(claims["verdict"]) <= {"survives", "does not survive", "cannot be told"}
+        assert len(list(drawn[0].glob("*.png"))) > 10
     with (done.place.folder / "table.csv").open() as lines:
         assert all(0 <= float(row["accuracy"]) <= 100 for row in csv.DictReader(lines))
 
