@@ -33,7 +33,7 @@ class Report:
         summary: the few rows and columns for a terminal, as text.
         notes: what must be said with it, one line each.
         pictures: what the table's column `pictures` names, by the names of the files.
-        csv, figures: what was written; None and empty until it is.
+        csv, figures: what was written (PDF and PNG; beside each lie its rows and its caption); none until it is.
     """
 
     table: pd.DataFrame
@@ -84,7 +84,13 @@ def analysis(
 
 
 def run_analysis(
-    name: str, sources: Iterable[Any], out: str | Path | None = None, *, device: str = "auto", **options: Any
+    name: str,
+    sources: Iterable[Any],
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    width: str = "two",
+    **options: Any,
 ) -> Report:
     """Answer one question about some networks.
 
@@ -93,6 +99,7 @@ def run_analysis(
         sources: runs and caches, or their paths (or subjects).
         out: folder for `NAME.csv` and the figures; None writes nothing.
         device: where what is not cached yet is extracted.
+        width: of the figures: one or two columns of a page.
         options: of the analysis; None stands for its default.
 
     Raises:
@@ -107,7 +114,7 @@ def run_analysis(
         if option in given:
             given[option] = collect(given[option], device)
     report = chosen.ask(collect(sources, device), **given)
-    return report if out is None else write(report, name, Path(out))
+    return report if out is None else write(report, name, Path(out), width)
 
 
 def collect(sources: Any, device: str = "auto") -> list[Subject]:
@@ -122,7 +129,7 @@ def tidy(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(list(rows)).reindex(columns=[*COLUMNS, *columns])
 
 
-def write(report: Report, name: str, out: Path) -> Report:
+def write(report: Report, name: str, out: Path, width: str = "two") -> Report:
     """Write the table as `NAME.csv`, and the figures that are drawn from it, into `out`, each whole or not at all."""
     from kdscope.figures import draw
     from kdscope.figures.pictures import write_pictures
@@ -132,7 +139,8 @@ def write(report: Report, name: str, out: Path) -> Report:
     csv = out / f"{name}.csv"
     with replacing(csv) as draft:
         report.table.to_csv(draft, index=False)
-    return replace(report, csv=csv, figures=tuple(draw(csv, out)))
+    drawn = draw(csv, out, width)
+    return replace(report, csv=csv, figures=tuple(path for path in drawn if path.suffix in (".pdf", ".png")))
 
 
 def default_out(name: str, sources: Sequence[str | Path]) -> Path:

@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
     BAND,
     DASHES,
@@ -43,23 +44,35 @@ LINES = {
 TRUTH = {"pointing-game": "Points at the object (share)", "energy-inside": "Energy inside the object (share)"}
 EPOCHS = {"attention-iou": "Overlap above chance", "energy-inside": "Energy inside the object"}
 MOST = 4  # panels beside each other
+CAPTIONS = {
+    "sweep": "Intersection over union of the cells that two networks attend to most, against the share of the cells "
+    "that is taken, for each kind of map at its last layer: mean over pairs, with its interval over images. Dotted: "
+    "two independent maps.",
+    "frame": "Overlap above chance (kappa, mean over areas) of the attention of each student with its teacher's, by "
+    "kind of map. The grey band reaches from the floor to the ceiling.",
+    "truth": "How often a network's map points at the object (left), and which share of its energy lies inside "
+    "(right). Dotted: the object's share of the image, which is chance.",
+    "epochs": "Overlap of attention with the teacher's above chance, and energy inside the object where that is known, "
+    "while the students learned. Dashed: a student without a teacher.",
+}
 
 
 @FIGURES.register("attention-iou")
 def attention_iou(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure that the table has the rows for, by its file's name."""
-    table = table[table["definition"] == "kdscope"]
-    table = table[table["split"] == table["split"].iloc[-1]]
-    probes, table = table[table["epoch"].notna()], table[table["epoch"].isna()]
-    whole = table[table["area"].isna() & (table["measure"] == "attention-iou")]
-    sweep = table[table["area"].notna()]
-    truth = table[table["measure"].isin(TRUTH)]
-    taught = whole[whole["pair"] == TAUGHT]
+    known = table[table["definition"] == "kdscope"]
+    known = known[known["split"] == known["split"].iloc[-1]]
+    probes, final = _all_seeds(known[known["epoch"].notna()]), known[known["epoch"].isna()]
+    whole = final[final["area"].isna() & (final["measure"] == "attention-iou")]
+    sweep = final[final["area"].notna() & (final["seed"] != "all")]
+    taught = _all_seeds(whole[whole["pair"] == TAUGHT])
+    truth = _all_seeds(final[final["measure"].isin(TRUTH)])
+    probes = probes[probes["measure"].isin(EPOCHS)]
     with styled():
-        yield "attention-iou-sweep", sweep_figure(sweep) if len(sweep) else None
-        yield "attention-iou-frame", frame(taught) if len(taught) else None
-        yield "attention-iou-truth", against_truth(_all_seeds(truth)) if len(truth) else None
-        yield "attention-iou-epochs", over_epochs(_all_seeds(probes)) if len(probes) else None
+        yield drawn(table, "attention-iou-sweep", sweep, lambda: sweep_figure(sweep), CAPTIONS["sweep"])
+        yield drawn(table, "attention-iou-frame", taught, lambda: frame(taught), CAPTIONS["frame"])
+        yield drawn(table, "attention-iou-truth", truth, lambda: against_truth(truth), CAPTIONS["truth"])
+        yield drawn(table, "attention-iou-epochs", probes, lambda: over_epochs(probes), CAPTIONS["epochs"])
 
 
 def sweep_figure(sweep: pd.DataFrame) -> Figure:
@@ -98,7 +111,6 @@ def sweep_figure(sweep: pd.DataFrame) -> Figure:
 
 def frame(rows: pd.DataFrame) -> Figure:
     """Overlap above chance of each student with its teacher: the band reaches from the floor to the ceiling."""
-    rows = _all_seeds(rows)
     label = rows["b"].map(short_names(rows["b"], 30))
     if rows["a"].nunique() > 1:
         label += "\nby " + rows["a"].map(short_names(rows["a"], 30))

@@ -6,6 +6,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -16,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn, endings
 from kdscope.figures.style import BAND, ROW, TWO_COLUMNS, colours, interval, legend_below, panels, short_names, styled
 
 ERRORS = {
@@ -25,18 +27,26 @@ ERRORS = {
 }
 TEMPERATURES = {"1": "T = 1", "best": "best T"}
 MOST = 4  # students whose diagrams fit a page
+CAPTIONS = {
+    "reliability": "Accuracy against confidence by bins, at temperature 1 and at the best temperature, with the "
+    "expected calibration error (ECE) and that of a calibrated model of the same confidences. Bars: share of "
+    "images in a bin.",
+    "error": "Calibration errors at temperature 1 and at the best temperature; of several seeds the mean, with a tick "
+    "for each. Grey: calibrated models of the same confidences.",
+}
 
 
 @FIGURES.register("calibration")
 def calibration(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure for each split, by its file's name."""
-    table = table[table["definition"] == "kdscope"].assign(temperature=table["temperature"].astype(str))
-    splits = list(dict.fromkeys(table["split"]))
+    known = table[table["definition"] == "kdscope"].assign(temperature=table["temperature"].astype(str))
     with styled():
-        for split in splits:
-            rows, end = table[table["split"] == split], f"-{split}" if len(splits) > 1 else ""
-            yield f"calibration-reliability{end}", diagrams(rows)
-            yield f"calibration-error{end}", errors(rows)
+        for split, end in endings(known).items():
+            rows = known[known["split"] == split]
+            bins = rows[rows["measure"].isin(("reliability", "ece")) & (rows["seed"] != "all")]
+            found = rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")]
+            yield drawn(table, f"calibration-reliability{end}", bins, partial(diagrams, bins), CAPTIONS["reliability"])
+            yield drawn(table, f"calibration-error{end}", found, partial(errors, found), CAPTIONS["error"])
 
 
 def diagrams(rows: pd.DataFrame) -> Figure:
@@ -44,7 +54,6 @@ def diagrams(rows: pd.DataFrame) -> Figure:
 
     Two networks a line, each once, however many students a teacher has.
     """
-    rows = rows[rows["seed"] != "all"]
     bins, eces = rows[rows["measure"] == "reliability"], rows[rows["measure"] == "ece"]
     students = bins[bins["role"] == "student"].drop_duplicates("group").head(MOST)
     known = dict(zip(bins["b"], bins["role"], strict=True))
@@ -98,7 +107,6 @@ def errors(rows: pd.DataFrame) -> Figure:
 
     Several seeds of a network are one row, with a tick for each.
     """
-    rows = rows[rows["measure"].isin(ERRORS) & (rows["role"] != "random-init")]
     several = rows.groupby(["role", "group"])["seed"].transform(lambda seeds: (seeds == "all").any()).astype(bool)
     rows = rows.assign(label=rows["b"].where(~several, rows["group"]))
     main, alone = rows[~several | (rows["seed"] == "all")], rows[several & (rows["seed"] != "all")]

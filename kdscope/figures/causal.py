@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
     DASHES,
     ROW,
@@ -38,24 +39,31 @@ TITLES = {
     "random": "random mask",
 }
 MAPS = ("own", "teacher")
+CURVES = ("deletion-curve", "insertion-curve")
 ACROSS = 4  # networks beside each other
+CAPTIONS = {
+    "curves": "Probability of the label as pixels are deleted (full lines) or inserted (dashed) in the order of a map, "
+    "and of controls. A map that finds the evidence falls faster, and rises faster, than they.",
+    "frame": "Area under the deletion curve by each map and by controls. One that finds evidence lies left of these.",
+    "epochs": "Area under the deletion curve while the students learned, by their maps and by controls.",
+}
 KINDS = ("own", "teacher-student")  # what students that had no teacher do by its maps is in the table
 
 
 @FIGURES.register("causal")
 def causal(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure, by its file's name."""
-    table = _all_seeds(table[table["pair"].isin(KINDS)])
-    probes, table = table[table["epoch"].notna()], table[table["epoch"].isna()]
+    rows = _all_seeds(table[table["pair"].isin(KINDS)])
+    area, final = rows["measure"] == "deletion-auc", rows["epoch"].isna()
+    lines, areas, probes = rows[rows["measure"].isin(CURVES) & final], rows[area & final], rows[area & ~final]
     with styled():
-        yield "causal-curves", curves(table)
-        yield "causal-frame", frame(table)
-        yield "causal-epochs", over_epochs(probes) if len(probes) else None
+        yield drawn(table, "causal-curves", lines, lambda: curves(lines), CAPTIONS["curves"])
+        yield drawn(table, "causal-frame", areas, lambda: frame(areas), CAPTIONS["frame"])
+        yield drawn(table, "causal-epochs", probes, lambda: over_epochs(probes), CAPTIONS["epochs"])
 
 
-def curves(table: pd.DataFrame) -> Figure:
+def curves(rows: pd.DataFrame) -> Figure:
     """Rows of networks for each map: deletion as full lines, insertion dashed, bands of confidence."""
-    rows = table[table["measure"].isin(["deletion-curve", "insertion-curve"])]
     networks = list(dict.fromkeys(rows["b"]))
     lines = [(layer, at) for layer in dict.fromkeys(rows["layer"]) for at in range(0, len(networks), ACROSS)]
     names = short_names(networks, 20)
@@ -87,9 +95,8 @@ def curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def frame(table: pd.DataFrame) -> Figure:
+def frame(rows: pd.DataFrame) -> Figure:
     """A panel for each map, a line for each network: a map that finds the evidence lies left of its controls."""
-    rows = table[table["measure"] == "deletion-auc"]
     layers, networks = list(dict.fromkeys(rows["layer"])), list(dict.fromkeys(rows["b"]))
     names = short_names(networks)
     height = 1.0 + 2.6 * ROW * len(networks)
@@ -116,9 +123,8 @@ def frame(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def over_epochs(probes: pd.DataFrame) -> Figure:
+def over_epochs(rows: pd.DataFrame) -> Figure:
     """A column for each student, a row for each map: the area under the deletion curve by its map and by controls."""
-    rows = probes[probes["measure"] == "deletion-auc"]
     networks, layers = list(dict.fromkeys(rows["b"]))[:ACROSS], list(dict.fromkeys(rows["layer"]))
     names, colour = short_names(networks, 20), colours(ORDER)
     figure, grid = panels(len(layers), len(networks), TWO_COLUMNS, 0.6 + 1.6 * len(layers), sharex=True, sharey=True)

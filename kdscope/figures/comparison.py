@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn, endings
 from kdscope.figures.style import (
     BAND,
     ROW,
@@ -27,16 +29,26 @@ from kdscope.figures.style import (
     styled,
 )
 
+CAPTION = (
+    "Accuracy of each way of training less that of those it is compared with, paired by seed and by image. A full dot "
+    "differs beyond chance (Holm), a hollow one does not; ticks are single seeds. A difference inside the grey band "
+    "would be missed more often than once in five."
+)
+
 
 @FIGURES.register("comparison")
 def comparison(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """The figure of each split, by its file's name; None where nothing was compared."""
+    yield from differences(table, "comparison")
+
+
+def differences(table: pd.DataFrame, name: str) -> Iterator[tuple[str, Figure | None]]:
+    """The same for an analysis of another name."""
     rows = table[table["measure"] == "accuracy-difference"].assign(seed=table["seed"].astype(str))
-    splits = list(dict.fromkeys(table["split"]))
     with styled():
-        for split in splits:
-            own, end = rows[rows["split"] == split], f"-{split}" if len(splits) > 1 else ""
-            yield f"comparison-differences{end}", forest(own) if len(own) else None
+        for split, end in endings(table).items():
+            own = rows[rows["split"] == split]
+            yield drawn(table, f"{name}-differences{end}", own, partial(forest, own), CAPTION)
 
 
 def forest(rows: pd.DataFrame) -> Figure:

@@ -6,11 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdscope.figures import FIGURES
-from kdscope.figures.comparison import comparison
+from kdscope.figures.comparison import differences
 
 
 @FIGURES.register("controls")
 def controls(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """The differences of `comparison`, with the student alone and the method as what the arms are compared with."""
-    for name, figure in comparison(table):
-        yield name.replace("comparison", "controls"), figure
+    yield from differences(table, "controls")

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn, endings
 from kdscope.figures.style import ROW, TWO_COLUMNS, colours, interval, legend_below, marks, panels, short_names, styled
 
 GAINS = {"ensemble-gain": "mean member", "ensemble-gain-best": "best member"}
@@ -27,6 +29,13 @@ VIEWS = {
 }
 
 
+CAPTIONS = {
+    "networks": "How often two networks disagree, what ensembles gain over their members, and the entropy of each.",
+    "views": "What each augmentation does to networks: accuracy on it relative to none (affinity), the shift in "
+    "points, and the training loss relative to none (diversity).",
+}
+
+
 @FIGURES.register("diversity")
 def diversity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure for each split, by its file's name."""
@@ -34,13 +43,14 @@ def diversity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     several = set(keys[table["seed"] == "all"])
     rows = table[((table["seed"] == "all") | ~keys.isin(several)) & (table["role"] != "random-init")]
     plain, of_view = rows[rows["pair"] != "view"], rows[rows["pair"] == "view"]
-    splits = list(dict.fromkeys(plain["split"]))
+    shown = [name for names in NETWORKS.values() for name in names]
     with styled():
-        for split in splits:
-            end = f"-{split}" if len(splits) > 1 else ""
-            yield f"diversity-networks{end}", networks(plain[plain["split"] == split])
+        for split, end in endings(plain if len(plain) else table).items():
+            own = plain[(plain["split"] == split) & plain["measure"].isin(shown)]
+            yield drawn(table, f"diversity-networks{end}", own, partial(networks, own), CAPTIONS["networks"])
             on = of_view[(of_view["split"] == split) | (of_view["measure"] == "view-diversity")]
-            yield f"diversity-views{end}", views(on) if len(on) else None
+            on = on[on["measure"].isin(VIEWS)]
+            yield drawn(table, f"diversity-views{end}", on, partial(views, on), CAPTIONS["views"])
 
 
 def networks(rows: pd.DataFrame) -> Figure:

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
 
 AXES = {
@@ -17,11 +18,15 @@ AXES = {
 }
 
 
+CAPTION = "Accuracy of each network against its parameters, latency and memory, with the interval of the accuracy."
+
+
 @FIGURES.register("efficiency")
 def efficiency(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each network as a point, with the interval of its accuracy."""
     with styled():
-        yield "efficiency-accuracy", against_cost(table)
+        shown = table[table["measure"].isin(("accuracy", *AXES))]
+        yield drawn(table, "efficiency-accuracy", shown, lambda: against_cost(shown), CAPTION)
 
 
 def against_cost(table: pd.DataFrame) -> Figure:

@@ -6,6 +6,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 import seaborn as sns
@@ -13,10 +14,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, legend_below, panels, short_names, styled
 
 NAMED = 20  # classes that a legend or an axis has room for
 AXES = {"tsne": "t-SNE", "pca": "PCA"}
+CAPTIONS = {
+    "maps": "The same images as each network sees them ({}), a colour for each class. Above: the share of nearest "
+    "neighbours that are of the same class.",
+    "relations": "Correlations of the logits of classes: the teacher's less the student's, after Tian et al. 2020.",
+}
 
 
 @FIGURES.register("embedding")
@@ -25,11 +32,10 @@ def embedding(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     with styled():
         for measure in AXES:
             rows = _as_text(table[table["measure"] == measure], "class")
-            if len(rows):
-                yield f"embedding-{measure}", maps(rows, AXES[measure])
+            told = CAPTIONS["maps"].format(AXES[measure])
+            yield drawn(table, f"embedding-{measure}", rows, partial(maps, rows, AXES[measure]), told)
         cells = _as_text(table[table["measure"] == "class-correlation-difference"], "class_a", "class_b")
-        if len(cells):
-            yield "embedding-class-relations", relations(cells)
+        yield drawn(table, "embedding-class-relations", cells, lambda: relations(cells), CAPTIONS["relations"])
 
 
 def _as_text(rows: pd.DataFrame, *columns: str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from kdscope.figures import FIGURES
 from kdscope.figures.fidelity_rows import ALONE, AXES, FEW, TAUGHT, all_seeds, labelled, one_teacher
 from kdscope.figures.fidelity_trends import against_accuracy, over_epochs
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
     BAND,
     ROW,
@@ -35,19 +36,41 @@ from kdscope.figures.style import (
 )
 from kdscope.measures.decomposition import ORIGINS
 
+FRAMED = ("agreement", "kl-teacher-student")
+RIGHT_WRONG = ("agreement-teacher-right", "agreement-teacher-wrong")
+CAPTIONS = {
+    "frame": "Agreement of each student with its teacher, and KL divergence from it. The grey band reaches from the "
+    "floor to the ceiling; ticks are single seeds.",
+    "right-wrong": "Agreement with the teacher where the teacher is right, and where it is wrong; the tick is the "
+    "floor of each. A student that copies mistakes lies right of its floor in the second.",
+    "accuracy": "Agreement with the teacher against accuracy, a point for each run, with intervals over images. "
+    "Crosses: students without a teacher, which do not count in the correlations.",
+    "origins": "What a student has over one without a teacher, as shares of all images: gains to the right, losses to "
+    "the left, by what the teacher says; the diamond is their sum, with its interval.",
+    "epochs": "Agreement with the teacher and KL divergence from it on the probe images while the students learned. "
+    "Dashed: a student without a teacher.",
+}
+
 
 @FIGURES.register("fidelity")
 def fidelity(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
-    table = table[(table["definition"] == "kdscope") & table["pair"].isin((*TAUGHT, ALONE))]
-    final, probes = one_teacher(table[table["epoch"].isna()]), one_teacher(table[table["epoch"].notna()])
+    known = table[(table["definition"] == "kdscope") & table["pair"].isin((*TAUGHT, ALONE))]
+    final, probes = one_teacher(known[known["epoch"].isna()]), one_teacher(known[known["epoch"].notna()])
     main = all_seeds(final[final["pair"] != ALONE])
+    framed = final[final["measure"].isin(FRAMED) & (final["pair"] != ALONE)]
+    # All rows are sorted by agreement.
+    copied = main[main["measure"].isin(("agreement", *RIGHT_WRONG))]
+    runs = final[(final["seed"] != "all") & final["measure"].isin(("agreement", "accuracy"))]
+    runs = runs if runs["b"].nunique() > 1 else runs[:0]
+    origins = main[main["measure"].isin((*ORIGINS, "accuracy")) & main["measure"].isin(ORIGINS).any()]
+    learning = all_seeds(probes[probes["measure"].isin(FRAMED)])
     with styled():
-        yield "fidelity-frame", frame(main, final)
-        yield "fidelity-right-wrong", right_wrong(main)
-        yield "fidelity-accuracy", against_accuracy(final) if final["b"].nunique() > 1 else None
-        yield "fidelity-origins", decomposition(main) if main["measure"].isin(ORIGINS).any() else None
-        yield "fidelity-epochs", over_epochs(all_seeds(probes)) if len(probes) else None
+        yield drawn(table, "fidelity-frame", framed, lambda: frame(all_seeds(framed), final), CAPTIONS["frame"])
+        yield drawn(table, "fidelity-right-wrong", copied, lambda: right_wrong(copied), CAPTIONS["right-wrong"])
+        yield drawn(table, "fidelity-accuracy", runs, lambda: against_accuracy(runs), CAPTIONS["accuracy"])
+        yield drawn(table, "fidelity-origins", origins, lambda: decomposition(origins), CAPTIONS["origins"])
+        yield drawn(table, "fidelity-epochs", learning, lambda: over_epochs(learning), CAPTIONS["epochs"])
 
 
 def _sorted(rows: pd.DataFrame, measure: str = "agreement") -> list[str]:
@@ -68,7 +91,7 @@ def frame(main: pd.DataFrame, final: pd.DataFrame) -> Figure:
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
     figure, grid = panels(2, len(splits), TWO_COLUMNS, _height(order, 2) + 0.35, sharey=True, sharex="row")
     colour = colours(["student", "floor", "ceiling"])
-    for line, measure in zip(grid, ("agreement", "kl-teacher-student"), strict=True):
+    for line, measure in zip(grid, FRAMED, strict=True):
         for axes, split in zip(line, splits, strict=True):
             rows = main[(main["measure"] == measure) & (main["split"] == split)]
             for row in rows.itertuples():
@@ -129,11 +152,10 @@ def right_wrong(main: pd.DataFrame) -> Figure:
     """Agreement where the teacher is right beside agreement where it is wrong: does the student copy its mistakes?"""
     main = labelled(main)
     splits, order = list(dict.fromkeys(main["split"])), _sorted(main)
-    measures = ("agreement-teacher-right", "agreement-teacher-wrong")
-    colour, mark = colours(measures), marks(measures)
+    colour, mark = colours(RIGHT_WRONG), marks(RIGHT_WRONG)
     figure, grid = panels(1, len(splits), TWO_COLUMNS, _height(order, 1) + 0.35, sharey=True, sharex=True)
     for axes, split in zip(grid[0], splits, strict=True):
-        for shift, measure in zip((0.15, -0.15), measures, strict=True):
+        for shift, measure in zip((0.15, -0.15), RIGHT_WRONG, strict=True):
             for row in main[(main["measure"] == measure) & (main["split"] == split)].itertuples():
                 at = order.index(row.label) + shift
                 if math.isnan(row.value):
@@ -149,7 +171,7 @@ def right_wrong(main: pd.DataFrame) -> Figure:
         Line2D(
             [], [], color=colour[m], marker=mark[m], markersize=4, label=f"where the teacher is {m.rsplit('-', 1)[1]}"
         )
-        for m in measures
+        for m in RIGHT_WRONG
     ]
     handles.append(Line2D([], [], color="0.3", marker="|", linestyle="", label="its floor"))
     legend_below(figure, handles)

@@ -26,7 +26,6 @@ def against_accuracy(runs: pd.DataFrame) -> Figure:
 
     Students without this teacher are crosses, and do not count in the correlation.
     """
-    runs = runs[(runs["seed"] != "all") & runs["measure"].isin(("agreement", "accuracy"))]
     splits = list(dict.fromkeys(runs["split"]))
     accuracy = runs[(runs["measure"] == "accuracy") & (runs["split"] == splits[-1])].drop_duplicates(["a", "b"])
     accuracy = accuracy.set_index(["a", "b"])
@@ -54,7 +53,9 @@ def against_accuracy(runs: pd.DataFrame) -> Figure:
         Line2D([], [], color=colour[g], marker=mark[g], markersize=4, linestyle="", label=short[g]) for g in groups
     ]
     if not runs["pair"].isin(TAUGHT).all():
-        handles.append(Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without this teacher"))
+        handles.append(
+            Line2D([], [], color="0.45", marker="x", markersize=4, linestyle="", label="without this teacher")
+        )
     legend_below(figure, handles)
     return figure
 

@@ -5,14 +5,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdscope.figures.pictures import Pictures
-from kdscope.figures.style import TWO_COLUMNS, panels, short_names, styled
+from kdscope.figures.style import panels, short_names, styled
+from kdscope.figures.widths import WIDTHS, fixed
 
 MOST_WIDE = 1.15  # inches of a picture
+CAPTIONS = {
+    "gallery": "Maps ({p.title}) of {p.rule}, each on its own grid: nothing is smoothed.",
+    "masks": "Maps ({p.title}) over {p.rule}: the redder, the nearer to the largest value of the map.",
+}
 OUTLINE = ("black", "white")  # one under the other: seen on any map
 RED = (0.84, 0.1, 0.11)
 
 
-def gallery(pictures: Pictures, over: bool = False) -> Figure:
+def gallery(pictures: Pictures, over: bool = False, width: str = "two") -> Figure:
     """A row for each image, a column for each network; a cell of a map is a square, and nothing is smoothed.
 
     Maps that have no sign run from their lowest (dark) to their highest (bright) value; those that have one are white
@@ -21,7 +26,7 @@ def gallery(pictures: Pictures, over: bool = False) -> Figure:
     """
     known = pictures.images.shape[-1] > 0
     columns, count = len(pictures.maps) + known, len(pictures.rows)
-    side = min(MOST_WIDE, TWO_COLUMNS / columns)
+    side = min(MOST_WIDE, WIDTHS[width] / columns)
     lines = max(1, len(pictures.values))
     signed = any(maps.min() < 0 for maps in pictures.maps.values())
     names = short_names(pictures.maps, int(side * 15))
@@ -46,7 +51,7 @@ def gallery(pictures: Pictures, over: bool = False) -> Figure:
             grid[0][0].set_title("image", fontsize=7)
         figure.suptitle(f"masks from {pictures.title}" if over else pictures.title, fontsize=8)
         figure.supxlabel(_wrapped(pictures.rule, side * columns), fontsize=6.5, color="0.3")
-    return figure
+    return fixed(figure)
 
 
 def _extent(pictures: Pictures) -> tuple[float, float, float, float]:

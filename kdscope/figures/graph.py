@@ -7,6 +7,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import asked, drawn
 from kdscope.figures.style import ROW, TWO_COLUMNS, brief, colours, interval, legend_below, marks, panels, styled
+from kdscope.figures.widths import fixed
 
 NETWORKS = {
     "teacher": "teacher",
@@ -33,6 +36,12 @@ MEASURES = {
     "saturation": "Saturated scores (share)",
 }
 MOST_NAMED = 12  # classes along an axis
+CAPTIONS = {
+    "heat": "The attention graph of some images of one batch, ordered by class, a row for each pair of layers and a "
+    "column for each network: how much the image behind attends to the image in front, in multiples of an even share.",
+    "numbers": "What the attention graphs look at, for each pair of layers; small dots are heads, black ticks the null "
+    "(queries of other images).",
+}
 
 
 @FIGURES.register("graph")
@@ -41,10 +50,11 @@ def graph(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     cells = table[table["measure"] == "attention"]
     numbers = _all_seeds(table[table["measure"].isin(MEASURES)])
     with styled():
+        given = [stem for stem in asked(table) if stem.startswith("graph-heat")]
         for k, (_, own) in enumerate(cells.groupby(["a", "b"], sort=False), 1):
-            yield f"graph-heat{f'-{k}' if k > 1 else ''}", heat_maps(own)
-        if len(numbers):
-            yield "graph-numbers", summary(numbers)
+            stem = given[k - 1] if k <= len(given) else f"graph-heat{f'-{k}' if k > 1 else ''}"
+            yield drawn(table, stem, own, partial(heat_maps, own), CAPTIONS["heat"])
+        yield drawn(table, "graph-numbers", numbers, lambda: summary(numbers), CAPTIONS["numbers"])
 
 
 def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +88,7 @@ def heat_maps(cells: pd.DataFrame) -> Figure:
     bar.outline.set_visible(False)
     _plain_ticks(bar, away)
     figure.suptitle(f"{brief(cells['b'].iloc[0], 40)} by {brief(cells['a'].iloc[0], 40)}", fontsize=8)
-    return figure
+    return fixed(figure)
 
 
 def _plain_ticks(bar, away: float) -> None:

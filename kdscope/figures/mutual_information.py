@@ -7,6 +7,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from kdscope.figures import FIGURES
 from kdscope.figures.feature_information import KINDS, features
 from kdscope.figures.feature_information import PANELS as OF_FEATURES
+from kdscope.figures.sheet import drawn, endings
 from kdscope.figures.style import (
     BAND,
     ROW,
@@ -31,6 +33,14 @@ from kdscope.figures.style import (
 )
 
 TAUGHT = ("teacher-student", "ensemble-student")
+SHUFFLED = "floor:shuffled"
+CAPTIONS = {
+    "frame": "Mutual information of each student and its teacher: of predicted classes (debiased), of soft labels, and "
+    "normalised. The grey band reaches from the floor to the ceiling.",
+    "estimators": "What each estimator says of the same answers (full), and of those of shuffled images (hollow), "
+    "whose true value is 0: what is right of 0 there is bias.",
+    "features": "What features tell of labels, of the teacher's soft labels, and of its features.",
+}
 PANELS = {
     "mutual-information": "MI of classes (nats)",
     "soft-mutual-information": "MI of soft labels (nats)",
@@ -52,15 +62,17 @@ ESTIMATORS = {
 def mutual_information(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure for each split, by its file's name."""
     labels = table[table["measure"].isin(PANELS)]
-    splits = list(dict.fromkeys(labels["split"]))
     with styled():
-        for split in splits:
-            rows, end = labels[labels["split"] == split], f"-{split}" if len(splits) > 1 else ""
-            yield f"mutual-information-frame{end}", frame(_headline(rows[rows["pair"].isin(TAUGHT)]))
-            yield f"mutual-information-estimators{end}", estimators(rows)
-            told = table[(table["split"] == split) & table["measure"].isin(OF_FEATURES) & table["pair"].isin(KINDS)]
-            if len(told):
-                yield f"mutual-information-features{end}", features(told)
+        for split, end in endings(labels if len(labels) else table).items():
+            rows = labels[labels["split"] == split]
+            taught = _headline(rows[rows["pair"].isin(TAUGHT) & (rows["definition"] == "kdscope")])
+            yield drawn(table, f"mutual-information-frame{end}", taught, partial(frame, taught), CAPTIONS["frame"])
+            classes = rows[(rows["measure"] == "mutual-information") & rows["pair"].isin((*TAUGHT, SHUFFLED))]
+            told = CAPTIONS["estimators"]
+            yield drawn(table, f"mutual-information-estimators{end}", classes, partial(estimators, classes), told)
+            known = table[(table["split"] == split) & table["measure"].isin(OF_FEATURES) & table["pair"].isin(KINDS)]
+            told = CAPTIONS["features"]
+            yield drawn(table, f"mutual-information-features{end}", known, partial(features, known), told)
 
 
 def _headline(rows: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +84,6 @@ def _headline(rows: pd.DataFrame) -> pd.DataFrame:
 
 def frame(rows: pd.DataFrame) -> Figure:
     """Each student with its interval; the band reaches from the floor to the ceiling."""
-    rows = rows[rows["definition"] == "kdscope"]
     order = list(dict.fromkeys(rows["label"]))[::-1]
     colour = colours(["student", "floor", "ceiling"])
     figure, grid = panels(2, 2, TWO_COLUMNS, 1.9 + 2 * 1.4 * ROW * max(2, len(order)), sharey=True)
@@ -112,9 +123,8 @@ def _rows(axes: Axes, order: list[str], label: str) -> None:
 
 def estimators(rows: pd.DataFrame) -> Figure:
     """Lines for each student: what each estimator says (full), and what it says of shuffled images (hollow; true 0)."""
-    rows = rows[rows["measure"] == "mutual-information"]
     taught = _headline(rows[rows["pair"].isin(TAUGHT)])
-    shuffled = rows[rows["pair"] == "floor:shuffled"]
+    shuffled = rows[rows["pair"] == SHUFFLED]
     order = list(dict.fromkeys(taught["label"]))[::-1]
     known = [name for name in ESTIMATORS if (taught["definition"] == name).any()]
     colour, mark, step = colours(known), marks(known), 0.8 / len(known)

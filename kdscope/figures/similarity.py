@@ -8,6 +8,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib import colormaps
@@ -17,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
     BAND,
     DASHES,
@@ -46,6 +48,13 @@ CONTROLS = {
     "ceiling:student-seeds": "two seeds of the student",
 }
 FEW = 5  # layers whose cells have room for the interval
+CAPTIONS = {
+    "heat": "{}: layers of the teacher (down) by layers of the student (across), of each student and then of controls; "
+    "below a value half its interval.",
+    "frame": "Debiased linear CKA of each student with its teacher at layers of the same depth. The grey band reaches "
+    "from the floor to the ceiling.",
+    "epochs": "Debiased linear CKA with the teacher at layers of the same depth while the students learned.",
+}
 
 
 @FIGURES.register("similarity")
@@ -55,14 +64,15 @@ def similarity(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     with styled():
         for key, (stem, title, limits) in MEASURES.items():
             rows = final[(final["measure"] == key[0]) & (final["definition"] == key[1])]
-            if len(rows):
-                yield f"similarity-{stem}", heat_maps(rows, title, limits)
+            rows = rows[rows["split"] == rows["split"].iloc[-1]] if len(rows) else rows
+            told = CAPTIONS["heat"].format(title)
+            yield drawn(table, f"similarity-{stem}", rows, partial(heat_maps, rows, title, limits), told)
         cka = (final["measure"] == "cka") & (final["definition"] == "kdscope")
-        if cka.any():
-            yield "similarity-frame", frame(_same_depth(final[cka & (final["pair"] == TAUGHT)]))
+        depths = _same_depth(final[cka & (final["pair"] == TAUGHT)])
+        yield drawn(table, "similarity-frame", depths, lambda: frame(depths), CAPTIONS["frame"])
         probes = probes[(probes["measure"] == "cka") & (probes["definition"] == "kdscope")]
-        if len(probes):
-            yield "similarity-epochs", over_epochs(_same_depth(probes))
+        learning = _same_depth(probes)
+        yield drawn(table, "similarity-epochs", learning, lambda: over_epochs(learning), CAPTIONS["epochs"])
 
 
 def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:

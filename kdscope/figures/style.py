@@ -79,7 +79,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend under all panels, with as many columns as there is room for."""
     for columns in range(min(6, len(handles)), 0, -1):
         legend = figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        if columns == 1 or legend.get_window_extent().width <= 0.97 * figure.bbox.width:
             return
         legend.remove()
 
@@ -131,6 +131,8 @@ def save(figure: Figure, out: Path, stem: str) -> list[Path]:
 
     With `STEM.csv`, from which it can be drawn again, and its caption `STEM.txt`, where the figure has them (`tell`).
     """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # it is settled: to settle it again for each file takes most of the time
     written = []
     for kind, metadata in (("pdf", {"CreationDate": None, "Creator": "kdscope"}), ("png", {"Software": "kdscope"})):
         path = out / f"{stem}.{kind}"
@@ -147,7 +149,7 @@ def save(figure: Figure, out: Path, stem: str) -> list[Path]:
 
 def remove(out: Path, stem: str) -> None:
     """The files that `save` writes, if they are there."""
-    for kind in ("pdf", "png"):
+    for kind in ("pdf", "png", "csv", "txt"):
         (out / f"{stem}.{kind}").unlink(missing_ok=True)
 
 
@@ -162,8 +164,9 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
         where = str(table)
         try:
             table = pd.read_csv(
-                table, dtype={"seed": str, "layer": str}, keep_default_na=False, na_values=[""], encoding="utf-8"
-            )
+                table, dtype={"seed": str, "layer": str}, keep_default_na=False, na_values=[""], encoding="utf-8",
+                float_precision="round_trip",  # else a figure of what is read is not that of what was written
+            )  # fmt: skip
         except OSError as error:
             raise KDScopeError(f"{table}: {error.strerror or error}") from error
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdscope.figures import FIGURES
+from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
     BAND,
     ROW,
@@ -26,22 +27,31 @@ from kdscope.figures.style import (
     styled,
 )
 
+CAPTIONS = {
+    "use": "The templates that are used most (left; dotted: all used alike), and the share of the commonest class "
+    "among what each matches (right; crosses: with shuffled labels).",
+    "ablation": "Accuracy as the layers count less (left), and where all places get the mean or lose their largest "
+    "assignments (right). The grey band is the network as it is.",
+}
+
 
 @FIGURES.register("templates")
 def templates(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Each figure, by its file's name."""
     with styled():
-        if table["template"].notna().any():  # layers may match nothing
-            yield "templates-use", use(table)
-        yield "templates-ablation", ablation(table)
+        used = table[table["template"].notna() & ((table["measure"] == "use") | (table["change"] == "by use"))]
+        yield drawn(table, "templates-use", used, lambda: use(used), CAPTIONS["use"])
+        changed = table[table["measure"] == "accuracy"]
+        yield drawn(table, "templates-ablation", changed, lambda: ablation(changed), CAPTIONS["ablation"])
 
 
-def use(table: pd.DataFrame) -> Figure:
+def use(rows: pd.DataFrame) -> Figure:
     """A row of panels for each network and layer: use on the left, purity on the right, crosses for shuffled labels."""
-    rows = table[table["template"].notna() & ((table["measure"] == "use") | (table["change"] == "by use"))]
     groups = list(rows.groupby(["b", "layer"], sort=False))
     most = max(len(own[own["measure"] == "use"]) for _, own in groups)
-    figure, grid = panels(len(groups), 2, TWO_COLUMNS, 0.7 + len(groups) * (0.5 + 0.6 * ROW * most), sharey="row")
+    figure, grid = panels(
+        len(groups), 2, TWO_COLUMNS, 0.7 + len(groups) * (0.5 + 0.6 * ROW * max(most, 9)), sharey="row"
+    )
     names = short_names(dict.fromkeys(name for (name, _), _ in groups), 24)
     colour = colours(["use", "purity"])
     for line, ((name, layer), own) in zip(grid, groups, strict=True):
@@ -73,12 +83,11 @@ def _name(text: object) -> str:
     return f"{text:g}" if isinstance(text, float) else str(text)
 
 
-def ablation(table: pd.DataFrame) -> Figure:
+def ablation(rows: pd.DataFrame) -> Figure:
     """Left: accuracy over alpha. Right: where all places get the mean, and without the largest assignments of each.
 
     The grey band is the network as it is.
     """
-    rows = table[table["measure"] == "accuracy"]
     networks = list(dict.fromkeys(rows["b"]))
     layers = list(dict.fromkeys(rows.loc[rows["change"] != "none", "layer"]))
     colour, mark, names = colours(layers), marks(layers), short_names(networks, 24)

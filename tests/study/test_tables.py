@@ -10,7 +10,8 @@ from kdscope.study.tables import for_paper, paired_p
 
 RUNS = {
     ("kd", "resnet8"): (0.92, 0.93, 0.94), ("teacher", "resnet20"): (0.96, 0.97, 0.95),
-    ("at", "resnet8"): (0.925, 0.921, 0.938), ("bad", "resnet8"): (0.61, 0.6, 0.632), ("new", "resnet8"): (0.9, None, None),
+    ("at", "resnet8"): (0.925, 0.921, 0.938), ("bad", "resnet8"): (0.61, 0.6, 0.632),
+    ("new", "resnet8"): (0.9, None, None),
 }  # fmt: skip
 
 
