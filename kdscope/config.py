@@ -4,6 +4,7 @@ Precedence, weakest first: the defaults below, the YAML file, the command line's
 What is written to a run directory is complete, so that `config.yaml` alone repeats the run.
 """
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
@@ -20,6 +21,7 @@ SHAPES = {
     "model_type": "a mapping of settings is needed",
     "dict_type": "a mapping of settings is needed",
     "tuple_type": "a list is needed",
+    "missing": "is needed and not there",
 }
 DETECTION = ("scenes", "coco", "coco-ids", "voc", "visdrone")  # datasets of images with boxes
 # Datasets whose name goes on with a path.
@@ -53,7 +55,13 @@ def detects(data: str) -> bool:
     (True, False)
     """
     kind = data.partition(":")[0]
-    return kind in DETECTION or any(kind == point.name for point in entry_points(group="kdscope.detection_datasets"))
+    return kind in DETECTION or kind in _offered()
+
+
+@functools.cache
+def _offered() -> frozenset[str]:
+    """Datasets with boxes of other packages: looked up once, for a study has thousands of configs."""
+    return frozenset(point.name for point in entry_points(group="kdscope.detection_datasets"))
 
 
 def _anywhere(path: Path) -> Path:
@@ -327,7 +335,8 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> An
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        fault = error.errors()[0]
+        faults = error.errors()  # a name that is not known may be why another is missing
+        fault = next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
         place = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             group = _group(kind, fault["loc"][:-1])
