@@ -44,11 +44,12 @@ def study() -> None:
 @click.option("--ray-address", help="Of a cluster, such as auto or ray://HOST:10001 [one on this machine].")
 @click.option("--jobs", type=int, help="Trainings at a time, one thread each [one a core; one on a GPU].")
 @click.option("--yes", is_flag=True, help="Train more than 250 runs.")
+@click.option("--report/--no-report", default=True, help="Write report.html of the study [yes].")
 def run(
     name: str, scale: str | None, root: Path, only: str | None, backend: str, ray_address: str | None,
-    jobs: int | None, yes: bool,
+    jobs: int | None, yes: bool, report: bool,
 ) -> int:  # fmt: skip
-    """Train what is missing, ask, and write tables and figures. Started again, it goes on where it stopped.
+    """Train what is missing, ask, and write tables, figures and a report. Started again, it goes on where it stopped.
 
     Exit status 1 where a run or an analysis failed: its log is in ROOT/STUDY/logs.
     """
@@ -68,6 +69,11 @@ def run(
     click.echo((done.place.folder / "table.md").read_text())
     for answer in done.answers:
         click.echo(f"{answer.folder}: {answer.error or 'table and figures'}")
+    if report:
+        from kdscope.report.write import write_report
+
+        # What the analyses left on disk is all that it reads: seconds, however large the study.
+        click.echo(f"{write_report(done.place.folder, extract=False)}: report")
     missing = [f"{cell}: {state.state}" for cell, state in done.states.items() if state.state != "done"]
     click.echo(f"{len(done.states) - len(missing)} of {len(done.states)} runs are done")
     return 1 if done.failed else 0

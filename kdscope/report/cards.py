@@ -62,7 +62,7 @@ def card(name: str, source: str = "") -> Card:
     if measure in OTHERS:
         title, unit, direction, text = OTHERS[measure]
         return Card(name, title, text, unit, direction=_direction(direction), source=source)
-    return Card(name, measure, source=source)
+    return Card(name, measure, "", source=source)
 
 
 def cards(ids: Iterable[str | None], source: str = "") -> dict[str, Card]:

@@ -48,7 +48,8 @@ class Found:
     Attributes:
         path: its folder. run: of a run alone. plan, rows, groups: of a study, plan.yaml, runs.csv and table.csv.
         runs: the finished runs by their names.
-        analyses: those found, in the order of their labels.
+        analyses: those found, in the order of `ORDER`.
+        claims: what became of the claims of a paper, claims.csv.
         notes: what could not be read.
     """
 
@@ -59,6 +60,7 @@ class Found:
     groups: list[dict[str, str]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
     analyses: tuple[Asked, ...] = ()
+    claims: list[dict[str, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
     @property
@@ -98,7 +100,7 @@ def _study(path: Path) -> Found:
     if gone:
         notes = (*notes, f"the folders of {gone} finished runs are not in {root.name}/runs: nothing is shown of them")
     runs = {row["name"]: Run(root / row["folder"]) for row in done}
-    return Found(path.resolve(), None, plan, rows, groups, runs, tables, notes)
+    return Found(path.resolve(), None, plan, rows, groups, runs, tables, read_csv(path / "claims.csv"), notes)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -115,20 +117,21 @@ def _tables(base: Path, folders: Sequence[Path]) -> tuple[tuple[Asked, ...], tup
 
     found, notes = [], []
     for folder in folders:
+        mark = (folder / "asked.json").is_file()
+        asked = read_json(folder / "asked.json").get("analysis") if mark else None
         for path in sorted(folder.glob("*.csv")) if folder.is_dir() else ():
             file = path.relative_to(base).as_posix()
-            asked = read_json(folder / "asked.json").get("analysis") if (folder / "asked.json").is_file() else None
-            if asked is not None and path.stem != asked:
-                continue  # rows of one of its figures
+            if mark and path.stem != asked:
+                continue  # rows of a figure
             try:
                 frame = read_table(path)
             except KDScopeError as error:
-                if asked is not None:
-                    notes.append(f"{file} is left out: {str(error).removeprefix(f'{path} ')}")
+                if mark:
+                    notes.append(f"{file} is left out: it {str(error).removeprefix(f'{path} ')}")
                 continue
             names = [*frame["analysis"].unique()]
             if len(frame) and len(names) == 1:
-                label = folder.name if asked is not None else path.stem
+                label = folder.name if mark else path.stem
                 found.append(Asked(str(names[0]), label, file, frame, _said(folder / "summary.txt")))
     found.sort(key=lambda each: (ORDER.index(each.name) if each.name in ORDER else len(ORDER), each.label))
     return tuple(found), tuple(notes)

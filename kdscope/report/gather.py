@@ -1,8 +1,7 @@
 """From a run or a study to what its report says: the payload, which `kdscope.report.page` makes a page of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import kdscope
 from kdscope.report.cards import card_id, cards
@@ -48,7 +47,7 @@ def gather(source: str | Path | Run, *, extract: bool = True, device: str = "aut
         tables=tables,
         explorer=shown,
         cards=_cards(found.analyses, summary, drawn, shown),
-        claims=[_claim(each) for each in plan.get("claims") or ()],
+        claims=_claims(found),
         notes=[*found.notes, *notes],
     )
 
@@ -63,11 +62,13 @@ def _explorer(found: Found, extract: bool, device: str) -> tuple[Explorer | None
         return None, [f"no image is shown: {error}"]
 
 
-def _claim(claim: Any) -> Claim:
-    """A sentence of plan.yaml, or one with what became of it."""
-    if isinstance(claim, Mapping):
-        return Claim(*(str(claim.get(key, "")) for key in ("text", "verdict", "detail")))
-    return Claim(str(claim), "claimed")
+def _claims(found: Found) -> list[Claim]:
+    """What became of each claim of a paper, where the study says it; else the claims alone."""
+    told = [
+        Claim(row["claim"], row["verdict"], ", ".join(filter(None, map(row.get, ("place", "definition", "detail")))))
+        for row in found.claims
+    ]
+    return told or [Claim(str(claim), "claimed") for claim in found.plan.get("claims") or ()]
 
 
 def _cards(

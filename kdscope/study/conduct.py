@@ -217,6 +217,7 @@ def _write_plan(study: Study, scale: str | None, everything: Sequence[Cell], pla
         }
         for cell in everything
     }
-    plan = {"study": study.name, "title": study.title, "scale": study.scale(scale)[0], "runs": runs}
+    told = study.model_dump(mode="json", include={"title", "citation", "about", "claims"}, exclude_defaults=True)
+    plan = {"study": study.name, **told, "scale": study.scale(scale)[0], "runs": runs}
     plain = json.loads(json.dumps(plan))
     write_text(place.folder / "plan.yaml", yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
