@@ -25,7 +25,7 @@ ASSETS = Path(__file__).parent / "assets"
 # Each may import from those before it: they are joined into one module, for a page in a file cannot import another.
 MODULES = (
     *("dom", "colours", "maps", "cards", "tables", "charts", "answers", "filmstrip", "canvas"),
-    *("overlap", "panels", "explorer", "main"),
+    *("overlap", "ious", "panels", "explorer", "main"),
 )
 IMPORT = re.compile(r"^import [^;]*;\n", flags=re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(async )?(function|const|let|class)\b)", flags=re.MULTILINE)

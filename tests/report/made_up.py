@@ -199,7 +199,7 @@ def explorer(rng: np.random.Generator, names: list[str], classes: list[str], ima
         sprite=_sprite(rng, spots, labels, columns, tile), labels=text(labels),
         index=text(np.sort(rng.choice(10 * images, images, replace=False)).astype(np.int32)),
         models=[teacher, student, alone], pairs=[Pair(student.name, teacher.name, alone.name)], cells=CELLS,
-        map_kinds=["activation", "causal"], iou_thresholds=[0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5],
+        map_kinds=["activation", "causal"], iou_thresholds=[0.4, 0.1, 0.2, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9],
         note="A draw of 2,000 of 10,000, the same number of each class (seed 0)." if images == 2000 else "",
     )  # fmt: skip
 

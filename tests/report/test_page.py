@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdscope.report.page import ASSETS, MODULES, card_of, harmless, island, modules, plotly, relative, render, shown
@@ -44,9 +44,13 @@ class Reader(HTMLParser):
             self.scripts[-1] += data
 
 
-@given(
-    st.recursive(st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each))
+VALUES = st.recursive(
+    st.text() | st.integers() | st.none(), lambda each: st.lists(each) | st.dictionaries(st.text(), each)
 )
+
+
+@settings(max_examples=50)
+@given(VALUES)
 def test_an_island_holds_any_text_and_lets_no_markup_begin(value):
     text = str(island(value))
     assert json.loads(text) == value
@@ -165,8 +169,8 @@ def test_modules_import_from_those_before_them_and_no_name_stands_twice():
 
 
 def test_the_wheel_holds_all_that_the_page_is_made_of():
-    settings = configparser.ConfigParser()
-    settings.read(HERE.parents[1] / "setup.cfg")
-    patterns = settings["options.package_data"]["kdscope.report"].split(",")
+    setup = configparser.ConfigParser()
+    setup.read(HERE.parents[1] / "setup.cfg")
+    patterns = setup["options.package_data"]["kdscope.report"].split(",")
     assert ASSETS.name == "assets"
     assert all(any(fnmatch.fnmatch(f"assets/{p.name}", each.strip()) for each in patterns) for p in ASSETS.iterdir())

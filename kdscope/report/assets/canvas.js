@@ -55,6 +55,21 @@ export function drawOutline(context, mask, [rows, columns]) {
   }
 }
 
+// Where two masks meet: cells in the colour of who attends to them, over a pale picture.
+export function drawMeeting(context, a, b, [rows, columns], colours) {
+  context.fillStyle = "rgba(128,128,128,.45)";
+  context.fillRect(0, 0, PIXELS, PIXELS);
+  const [down, across] = [PIXELS / rows, PIXELS / columns];
+  context.globalAlpha = 0.72;
+  for (let k = 0; k < rows * columns; k++) {
+    const who = (a[k] > 0 ? 1 : 0) + (b[k] > 0 ? 2 : 0);
+    if (!who) continue;
+    context.fillStyle = colours[who - 1];
+    context.fillRect((k % columns) * across, Math.floor(k / columns) * down, across, down);
+  }
+  context.globalAlpha = 1;
+}
+
 // In words, where a map is highest: for those who do not see it.
 export function placeOf(map, [height, width]) {
   const [, high] = extremes(map);

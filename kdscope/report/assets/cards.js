@@ -53,6 +53,6 @@ function frameOf(button) {
   };
   if (keys.includes("value")) return FRAME.map(([key]) => of(key)).filter(Boolean);
   const cell = button.closest("td");
-  const head = find(".sort", heads[cell.cellIndex])?.textContent.trim() ?? "Value";
+  const head = (find(".sort", heads[cell.cellIndex]) ?? heads[cell.cellIndex]).textContent.trim();
   return [[head, cell.textContent.trim()], ["n", of("n")?.[1]]].filter(([, text]) => text);
 }

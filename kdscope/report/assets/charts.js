@@ -64,7 +64,7 @@ function themed(figure, place) {
     ...given,
     ...axes,
     ...(beside && { legend: { ...given.legend, orientation: "v", x: 1.02, xanchor: "left", y: 1, yanchor: "top" } }),
-    template: null,
+    template: { data: { heatmap: [{ colorbar: { title: { font: { size: 13 } }, outlinewidth: 0, thickness: 12 } }] } },
     title: undefined, // the page shows it above
     width: undefined,
     height: given.height ?? 380,
@@ -74,6 +74,7 @@ function themed(figure, place) {
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: style.fontFamily, size: 13, color: of("--ink-soft") },
     hoverlabel: { bgcolor: of("--paper-raised"), bordercolor: of("--line-strong"), font: { color: of("--ink"), family: style.fontFamily } },
+    ...(given.updatemenus && { updatemenus: given.updatemenus.map((menu) => ({ ...menu, bordercolor: of("--line-strong"), font: { color: of("--ink"), size: 13 } })) }),
     modebar: { bgcolor: "rgba(0,0,0,0)", color: of("--ink-faint"), activecolor: of("--accent") },
   };
   // scattergl would need to evaluate text as code, which the page's policy forbids.

@@ -1,11 +1,12 @@
 // The explorer: choose an image, and see where teacher, student and the student without a teacher look, and how much
 // of it they share.
 
-import { all, decimals, find, make, percent, readIsland, thousands } from "./dom.js";
+import { all, find, make, percent, readIsland, thousands } from "./dom.js";
 import { DIVERGING, gradient, SCALES } from "./colours.js";
 import { bytesOf } from "./maps.js";
 import { cellsOf, ordered, passing, unpacked } from "./answers.js";
-import { chanceOf, meanOf, overlapOf, overlaps } from "./overlap.js";
+import { overlaps } from "./overlap.js";
+import { fillMeans, fillOverlap } from "./ious.js";
 import { drawPanels } from "./panels.js";
 import { Filmstrip } from "./filmstrip.js";
 
@@ -217,43 +218,14 @@ class Explorer {
     this.drawOverlap();
   }
 
-  // The table of IoU: the rows for the chosen image.
+  // The table of IoU: its rows for the chosen image, then the means over the images that are left.
   drawOverlap() {
-    const { how, image } = this;
-    const rows = this.comparisons.map(([one, other]) => {
-      const [a, b] = [one.maps[this.kind], other.maps[this.kind]];
-      const own = image === null ? NaN : overlapOf(a, b, image, how);
-      const row = make("tr", { "data-key": this.key(one, other), "data-chance": chanceOf(a, how), "data-about": a.card },
-        make("th", { scope: "row" }, make("span", { class: "role", "data-role": one.role }), make("bdi", {}, one.name), " ~ ", make("bdi", {}, other.name)),
-        make("td", { class: "num own", "data-v": own }, decimals(own)),
-        make("td", { class: "num mean" }), make("td", { class: "num above" }), make("td", { class: "num known" }));
-      return row;
-    });
-    const table = find(".overlap", this.root);
-    table.hidden = !rows.length;
-    find("caption span", table).textContent =
-      how.cut === "area"
-        ? `Overlap of the ${percent(how.share)} most attended cells; the mean is over the images that the filters leave.`
-        : `Overlap of what is above ${percent(how.share)} of each map's own range. The areas differ, so that chance has no one level.`;
-    table.tBodies[0].replaceChildren(...rows);
+    const rows = this.comparisons.map(([one, other]) => [one, other, this.key(one, other)]);
+    fillOverlap(find(".overlap", this.root), rows, this.kind, this.how, this.image, this.cards);
     this.drawMeans();
   }
 
   drawMeans() {
-    for (const row of all(".overlap tbody tr", this.root)) {
-      const values = this.iou.get(row.dataset.key);
-      const [mean, known] = values ? meanOf(values, this.kept) : [NaN, 0];
-      const chance = Number(row.dataset.chance);
-      const set = (name, value, text) => {
-        const cell = find(name, row);
-        cell.dataset.v = value;
-        cell.textContent = text;
-      };
-      set(".mean", mean, decimals(mean));
-      if (row.dataset.about in this.cards)
-        find(".mean", row).replaceChildren(make("button", { type: "button", class: "v", "data-card": row.dataset.about, "aria-haspopup": "dialog" }, decimals(mean)));
-      set(".above", (mean - chance) / (1 - chance), decimals((mean - chance) / (1 - chance)));
-      set(".known", known, thousands(known));
-    }
+    fillMeans(find(".overlap", this.root), this.iou, this.kept);
   }
 }

@@ -1,7 +1,8 @@
 // The networks side by side: the image under each one's map, and what each answers, in words and bars.
 
 import { all, find, make, percent } from "./dom.js";
-import { drawImage, drawMap, drawOutline, placeOf } from "./canvas.js";
+import { PALETTE } from "./colours.js";
+import { drawImage, drawMap, drawMeeting, drawOutline, placeOf } from "./canvas.js";
 import { mapOf, maskOf } from "./overlap.js";
 
 const TITLE = { teacher: "Teacher", student: "Student", alone: "Without a teacher" };
@@ -11,9 +12,10 @@ export function drawPanels(root, models, view) {
   const names = models.map((model) => model.name).join("\n");
   if (root.dataset.names !== names) {
     root.dataset.names = names;
-    root.replaceChildren(...models.map(panel));
+    root.replaceChildren(...models.map(panel), meetingPanel());
   }
-  all(".panel", root).forEach((element, k) => drawPanel(element, models[k], view));
+  all(".panel[data-role]", root).forEach((element, k) => drawPanel(element, models[k], view));
+  drawMeetingPanel(find(".meeting", root), models, view);
 }
 
 function panel(model) {
@@ -47,6 +49,33 @@ function drawPanel(element, model, { data, image, sprite, kind, how, opacity, sc
     make("span", { class: `verdict ${verdict}` }, answer === truth ? "✓" : "✗"), " ", make("bdi", {}, data.classes[answer]), " ", make("span", { class: "sure" }, sure), make("span", { class: "hidden" }, ` (${verdict})`));
   find(".bars", element).replaceChildren(...barsOf(model, image).map(([klass, share]) =>
     make("li", { class: klass === truth ? "true" : "" }, make("bdi", { title: data.classes[klass] }, data.classes[klass]), bar(share), make("span", {}, percent(share)))));
+}
+
+// Teacher (the first, where there are several) and student on one picture: what both attend to, and what one does.
+function meetingPanel() {
+  const key = (name, text) => make("li", {}, make("span", { class: "role", "data-role": name }), text, " ", make("span", { "data-count": name }));
+  return make("figure", { class: "panel meeting" },
+    make("figcaption", {}, make("strong", {}, "Overlap")),
+    make("canvas", { role: "img", width: 256, height: 256 }),
+    make("ul", { class: "keys" }, key("both", "both"), key("teacher", "teacher only"), key("student", "student only")));
+}
+
+function drawMeetingPanel(element, models, { data, image, sprite, kind, how }) {
+  const [teacher, student] = ["teacher", "student"].map((role) => models.find((model) => model.role === role)?.maps[kind]);
+  const masks = image === null ? [] : [teacher, student].map((set) => set && maskOf(set, image, how));
+  element.hidden = !(masks[0] && masks[1]);
+  if (element.hidden) return;
+  const canvas = find("canvas", element);
+  const context = drawImage(canvas, sprite, data.image_size, data.columns, image);
+  drawMeeting(context, ...masks, [student.height, student.width], [PALETTE[9], PALETTE[1], PALETTE[2]]);
+  const cells = masks[0].length;
+  const counts = { both: 0, teacher: 0, student: 0 };
+  for (let k = 0; k < cells; k++) {
+    const [t, s] = [masks[0][k] > 0, masks[1][k] > 0];
+    if (t || s) counts[t && s ? "both" : t ? "teacher" : "student"]++;
+  }
+  for (const [name, count] of Object.entries(counts)) find(`[data-count="${name}"]`, element).textContent = count;
+  canvas.setAttribute("aria-label", `Of ${cells} cells of image ${data.index[image]}, both attend to ${counts.both}, the teacher alone to ${counts.teacher}, the student alone to ${counts.student}`);
 }
 
 function bar(share) {
