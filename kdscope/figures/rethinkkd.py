@@ -4,6 +4,7 @@ Each scatter shows what the paper's do, and what they do not: the line within th
 the line over all. What no rows are there for (`kdscope.figures.rethinkkd_rows`) is not drawn.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from textwrap import fill
@@ -104,8 +105,9 @@ def scatter(table: pd.DataFrame, relations: Sequence[Relation], place: str) -> F
         axes.set_xlabel(fill(described(relation.x, definition), 24 if narrow else 38))
         if not place_of[key][1] or relation.y != relations[0].y:
             by = f"\n({definition})" if several and aligned and not place_of[key][1] else ""
-            axes.set_ylabel(described(relation.y, definition) + by)
-        told = _told(correlation(both), narrow).replace("-0.", "\N{MINUS SIGN}0.")
+            axes.set_ylabel(fill(described(relation.y, definition), 24 if place_of[key][1] else 60) + by)
+        told = _told(correlation(both), narrow)
+        told = re.sub(r"-(?=\d)", "\N{MINUS SIGN}", told)
         head = titled(dataset) if aligned else f"{titled(dataset)}, {definition}"
         axes.set_title(f"{head}\n{told}", loc="left", fontsize=6)
     used = {at: key[0] for key, at in place_of.items()}

@@ -27,32 +27,37 @@ def diagrams(table: pd.DataFrame) -> Figure | None:
     ]
     columns = [(definition, student) for definition in dict.fromkeys(rows["definition"]) for student in STUDENTS]
     figure, grid = panels(len(lines), len(columns), TWO_COLUMNS, 0.7 + 1.7 * len(lines), sharex=True, sharey=True)
-    trials = list(dict.fromkeys(rows["trial"].str[:-2]))
-    colour = colours(trials)
+    rows = rows.assign(strong=rows["trial"].str.count(r"T\d?s"))
+    colour = colours(range(int(rows["strong"].max()) + 1))
     for (dataset, setting), line in zip(lines, grid, strict=True):
         for (definition, student), axes in zip(columns, line, strict=True):
             of = (rows["dataset"] == dataset) & (rows["setting"] == setting) & (rows["student"] == student)
             own = rows[of & (rows["definition"] == definition)]
             axes.plot([0, 1], [0, 1], color="0.5", linestyle="--", linewidth=0.8)
-            for trial, part in own.groupby("trial", sort=False):
+            for (_, strong), part in own.groupby(["trial", "strong"], sort=False):
                 weighed = part.assign(weight=part["n"], said=part["n"] * part["bin_confidence"])
                 weighed = weighed.assign(right=part["n"] * part["value"]).groupby("bin_low")
                 sums = weighed[["weight", "said", "right"]].sum()
-                style = {"color": colour[trial[:-2]], "markersize": 2, "linewidth": 0.8, "marker": "o"}
+                style = {"color": colour[strong], "markersize": 2, "linewidth": 0.8, "marker": "o"}
                 axes.plot(sums["said"] / sums["weight"], sums["right"] / sums["weight"], **style)
             if line is grid[0]:
                 axes.set_title(f"{definition}\n{student}", loc="left", fontsize=6.5)
         line[0].set_ylabel(f"{titled(dataset)}\n{counts[setting]}\naccuracy")
     for axes in grid[-1]:
         axes.set_xlabel("Confidence")
-    few = list(colour.items())[:16]
-    handles = [Line2D([], [], color=shade, marker="o", markersize=2, label=name) for name, shade in few]
+    handles = [
+        Line2D(
+            [], [], color=shade, marker="o", markersize=2, label=f"{strong} strong teacher{'s' if strong != 1 else ''}"
+        )
+        for strong, shade in colour.items()
+    ]
     legend_below(figure, [*handles, Line2D([], [], color="0.5", linestyle="--", label="calibrated")])
     caption = (
-        "Figure H.9, bottom, of Guo et al.: reliability diagrams, 10 bins, all seeds together; a line for each pair of "
-        "teachers. guo2024-code: training images augmented as for the student; kdscope: clean test images."
+        "Figure H.9, bottom, of Guo et al.: reliability diagrams, 10 bins, all seeds together; a line for each trial, "
+        "by how many of its teachers were trained with strong augmentation. guo2024-code: training images augmented "
+        "as for the student; kdscope: clean test images."
     )
-    return tell(figure, rows, caption)
+    return tell(figure, rows.drop(columns="strong"), caption)
 
 
 def graded(table: pd.DataFrame) -> Figure | None:
