@@ -75,7 +75,7 @@ def sprite(images: np.ndarray) -> tuple[str, int, int]:
     count, _, height, width = images.shape
     side = max(height, width)
     columns = max(1, math.ceil(math.sqrt(count)))
-    smaller = max(8, min(side, math.isqrt(TILES // max(1, count))))
+    smaller = min(side, max(8, math.isqrt(TILES // max(1, count))))
     whole = np.zeros((math.ceil(count / columns) * side, columns * side, 3), np.uint8)
     grid = whole.reshape(-1, side, columns, side, 3)
     top, left = (side - height) // 2, (side - width) // 2
