@@ -23,6 +23,7 @@ EXAMPLES = """\b
 @click.option("--teacher", multiple=True, help="Run or cache to compare with instead of the own teacher; repeatable.")
 @click.option("--confidence", type=float, help="Of all intervals, between 0 and 1 [0.95].")
 @click.option("--option", "assigned", multiple=True, metavar="KEY=VALUE", help="Of this analysis alone; repeatable.")
+@click.option("--width", type=click.Choice(["one", "two"]), help="Columns of a page that figures take [two].")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to extract.")
 def analyze(
     name: str, sources: tuple[str, ...], out: Path | None, device: str, assigned: tuple[str, ...], **options: Any

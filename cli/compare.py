@@ -44,6 +44,7 @@ def compare(**options: Any) -> int:
     show(done.report.summary)
     for note in done.report.notes:
         click.echo(f"- {note}")
-    for path in (done.report.csv, *done.report.figures):
+    csv = done.report.csv
+    for path in (csv, csv.with_suffix(".md"), csv.with_suffix(".tex"), *done.report.figures):
         click.echo(path)
     return 1 if done.failed else 0

@@ -16,12 +16,14 @@ EXAMPLES = """\b
 @click.command(epilog=f"\b\nExamples:\n{EXAMPLES}")
 @click.argument("table", metavar="TABLE.csv|PAPER", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [that of the table; PAPER-published].")
+@click.option("--width", type=click.Choice(["one", "two"]), default="two", show_default=True, help="Columns of a page.")
 @click.option("--published", is_flag=True, help="Draw the numbers that the PAPER prints, and correlate them.")
 @click.option("--study", type=click.Path(path_type=Path), help="Folder of a study; draw the PAPER from its tables.")
-def figures(table: Path, out: Path | None, published: bool, study: Path | None) -> None:
+def figures(table: Path, out: Path | None, width: str, published: bool, study: Path | None) -> None:
     """Draw what `kdscope analyze` draws, from the TABLE.csv that it left. Nothing is computed, and no run is needed.
 
-    So a table can be cut to the rows that a paper shows, and drawn.
+    So a table can be cut to the rows that a paper shows, and drawn. Beside each figure lie its own rows (.csv), which
+    draw it again byte for byte, and its caption (.txt).
 
     With --published, a PAPER's own numbers (rethinkkd: Guo et al. 2025): its figures as far as numbers were printed,
     what correlates, and whether that holds among trials of one kind. With --study, the same of own runs beside the
@@ -41,14 +43,15 @@ def figures(table: Path, out: Path | None, published: bool, study: Path | None) 
         raise KDScopeError(f"{table} is a folder; give a table in it{_tables(table)}")
     if not table.exists() and table.suffix != ".csv":
         _hint(str(table))
-    written = draw(table, table.parent if out is None else out)
+    written = draw(table, table.parent if out is None else out, width)
     if not written:
         named = ", ".join(map(repr, read_table(table)["analysis"].unique()))
         if not named:
             raise KDScopeError(f"{table} has no rows")
         raise KDScopeError(f"{table}: no figures are known for analysis {named}; known are {', '.join(FIGURES)}")
     for path in written:
-        click.echo(path)
+        if path.suffix not in (".csv", ".txt"):
+            click.echo(path)
 
 
 def _published(name: str, out: Path) -> None:

@@ -27,9 +27,10 @@ __all__ = ["FIGURES", "draw"]
 def draw(table: "pd.DataFrame | str | Path", out: str | Path, width: str = "two") -> list[Path]:
     """Draw the figures of a tidy table, or of the CSV that holds it, into `out` as PDF and PNG.
 
-    Beside each lie its rows as a CSV, from which `draw` makes it again byte for byte, and its caption as text. A table
-    with a column `figure` is for the figures that this names; of any other all are drawn, and a figure of an earlier
-    call that it has no rows for is removed: it would pass for one of this table.
+    Of some analyses a table for a paper is written as well (`kdscope.figures.summaries`), in Markdown and in LaTeX.
+    Beside each figure lie its rows as a CSV, from which `draw` makes it again byte for byte, and its caption as text. A
+    table with a column `figure` is for the figures that this names; of any other all are drawn, and a figure of an
+    earlier call that it has no rows for is removed: it would pass for one of this table.
 
     Args:
         width: "two" columns of a page, or "one" (`kdscope.figures.widths`).
@@ -42,7 +43,9 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path, width: str = "two"
     """
     from kdscope.figures.sheet import asked
     from kdscope.figures.style import read_table, remove, save
+    from kdscope.figures.summaries import TABLES
     from kdscope.figures.widths import fit
+    from kdscope.files import write_text
 
     folder = Path(table).parent if isinstance(table, str | Path) else Path(out)
     where = table if isinstance(table, str | Path) else "the table"
@@ -56,6 +59,10 @@ def draw(table: "pd.DataFrame | str | Path", out: str | Path, width: str = "two"
                     written += save(fit(figure, width), out, stem)
                 elif not asked(rows):
                     remove(out, stem)
+            if name in TABLES and not asked(rows) and (shown := TABLES[name](rows)) is not None:
+                write_text(out / f"{name}.md", shown.markdown())
+                write_text(out / f"{name}.tex", shown.latex(f"tab:{name}"))
+                written += [out / f"{name}.md", out / f"{name}.tex"]
     return written
 
 

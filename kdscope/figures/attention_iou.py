@@ -3,12 +3,14 @@
 - attention-iou-sweep: IoU of the most attended cells against their area, with controls and chance.
 - attention-iou-frame: overlap above chance of each student and teacher, between floor and ceiling, by kind of map.
 - attention-iou-truth: each network against the true masks, where the data have them.
+- attention-iou-accuracy: overlap with the teacher against accuracy over runs.
 - attention-iou-epochs: overlap, and energy inside the mask, while a student learned, where its probes kept maps.
 
 `attention-iou-gallery` (`kdscope.figures.gallery`) shows some images with their maps.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -31,6 +33,7 @@ from kdscope.figures.style import (
     short_names,
     styled,
 )
+from kdscope.figures.trends import ALONE, CAPTION, against_accuracy, of_runs
 
 TAUGHT = "teacher-student"
 LINES = {
@@ -66,11 +69,17 @@ def attention_iou(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     whole = final[final["area"].isna() & (final["measure"] == "attention-iou")]
     sweep = final[final["area"].notna() & (final["seed"] != "all")]
     taught = _all_seeds(whole[whole["pair"] == TAUGHT])
+    runs = of_runs(whole[whole["pair"].isin((TAUGHT, ALONE))], "map")
+    kinds = dict(_last_layers(runs))
+    runs = runs[runs["layer"] == runs["map"].map(kinds)]
+    titles = {kind: f"Overlap above chance (kappa), {_named(kind, layer)}" for kind, layer in kinds.items()}
     truth = _all_seeds(final[final["measure"].isin(TRUTH)])
     probes = probes[probes["measure"].isin(EPOCHS)]
     with styled():
         yield drawn(table, "attention-iou-sweep", sweep, lambda: sweep_figure(sweep), CAPTIONS["sweep"])
         yield drawn(table, "attention-iou-frame", taught, lambda: frame(taught), CAPTIONS["frame"])
+        trend = partial(against_accuracy, runs, "map", titles)
+        yield drawn(table, "attention-iou-accuracy", runs, trend, CAPTION.format("Overlap of attention above chance"))
         yield drawn(table, "attention-iou-truth", truth, lambda: against_truth(truth), CAPTIONS["truth"])
         yield drawn(table, "attention-iou-epochs", probes, lambda: over_epochs(probes), CAPTIONS["epochs"])
 
@@ -221,6 +230,10 @@ def _all_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 def _last_layers(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """The kinds of map, each at its last layer."""
     return [(method, own["layer"].iloc[-1]) for method, own in rows.groupby("map", sort=False)]
+
+
+def _named(kind: str, layer: str) -> str:
+    return f"{kind}, {layer}" if layer != "all" else kind
 
 
 def _iou(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -1,6 +1,7 @@
 """The figures of `kdscope analyze mutual-information`: functions of its table.
 
 - mutual-information-frame: debiased, soft-label and normalised information of each student, between floor and ceiling.
+- mutual-information-accuracy: the same against accuracy over runs.
 - mutual-information-estimators: what each estimator says of the same answers, and of those of shuffled images.
 - mutual-information-features: what features tell, where the analysis was asked for it.
 """
@@ -18,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from kdscope.figures import FIGURES
 from kdscope.figures.feature_information import KINDS, features
 from kdscope.figures.feature_information import PANELS as OF_FEATURES
+from kdscope.figures.fidelity_rows import one_teacher
 from kdscope.figures.sheet import drawn, endings
 from kdscope.figures.style import (
     BAND,
@@ -31,6 +33,7 @@ from kdscope.figures.style import (
     short_names,
     styled,
 )
+from kdscope.figures.trends import ALONE, CAPTION, against_accuracy, of_runs
 
 TAUGHT = ("teacher-student", "ensemble-student")
 SHUFFLED = "floor:shuffled"
@@ -67,6 +70,10 @@ def mutual_information(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
             rows = labels[labels["split"] == split]
             taught = _headline(rows[rows["pair"].isin(TAUGHT) & (rows["definition"] == "kdscope")])
             yield drawn(table, f"mutual-information-frame{end}", taught, partial(frame, taught), CAPTIONS["frame"])
+            sound = rows[(rows["definition"] == "kdscope") & rows["pair"].isin((*TAUGHT, ALONE))]
+            runs = of_runs(one_teacher(sound), "measure")
+            trend, told = partial(against_accuracy, runs, "measure", PANELS), CAPTION.format("Mutual information")
+            yield drawn(table, f"mutual-information-accuracy{end}", runs, trend, told)
             classes = rows[(rows["measure"] == "mutual-information") & rows["pair"].isin((*TAUGHT, SHUFFLED))]
             told = CAPTIONS["estimators"]
             yield drawn(table, f"mutual-information-estimators{end}", classes, partial(estimators, classes), told)

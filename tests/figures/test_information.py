@@ -11,14 +11,14 @@ from kdscope.figures import FIGURES, draw
 @pytest.mark.parametrize(
     ("name", "stems"),
     [
-        ("mutual-information", {"mutual-information-frame", "mutual-information-estimators"}),
+        ("mutual-information", {f"mutual-information-{stem}" for stem in ("frame", "accuracy", "estimators")}),
         ("calibration", {"calibration-reliability", "calibration-error"}),
     ],
 )
 def test_drawn_from_the_csv(name, stems, tmp_path):
     report = run_analysis(name, family(seeds=2, methods=("kd",), n=120), tmp_path / "a")
     assert {path.stem for path in report.figures} == stems
-    again = draw(report.csv, tmp_path / "b")
+    again = [path for path in draw(report.csv, tmp_path / "b") if path.suffix in (".pdf", ".png")]
     for mine, other in zip(report.figures, again, strict=True):
         assert mine.read_bytes() == other.read_bytes()
 
