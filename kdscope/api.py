@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdscope.config import Config, TeacherSettings, load_config, merge
+from kdscope.config import Config, TeacherSettings, detects, load_config, merge
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
 
@@ -131,6 +131,7 @@ def extract(
         split: "train", "validation" or "test".
         view: the augmentation that the images are shown under.
         kind: "features", or another kind of cache: "maps" keeps attention maps (`kdscope.features.maps.extract_maps`).
+            Of a detector, "detection" (`kdscope.detection.extract`, the default) or "pair" (`kdscope.detection.pair`).
         layers: layer patterns (`kdscope.features.select`); by default the stages and the penultimate vector.
         reduction: "pool" (default), "attention" or "full".
         dtype: of features: "float16", "bfloat16" or "float32".
@@ -159,6 +160,20 @@ def extract(
     from kdscope.files import digest
     from kdscope.training.ranks import make_fabric
 
+    if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
+        source = Run(source)
+    known = source.config.data.name if isinstance(source, Run) else getattr(data, "name", data)
+    if isinstance(known, str) and detects(known):
+        from kdscope.detection.cached import extract_of
+
+        unfit = {"layers": layers, "reduction": reduction, "dtype": dtype, "image size": image_size}
+        unfit |= {"view": None if view == "none" else view, "checkpoint": checkpoint}
+        if any(value is not None for value in unfit.values()):
+            name = next(name for name, value in unfit.items() if value is not None)
+            raise KDScopeError(f"a cache of a detector has no {name} to choose; leave it out")
+        for shared in ("view_seed", "view_epoch"):
+            options.pop(shared, None)
+        return extract_of(source, split=split, kind=kind, data=data, out=out, device=device, **options)
     chosen = {"layers": layers, "reduction": reduction, "dtype": dtype}
     if kind != "features":
         if reduction is not None or dtype is not None:
@@ -166,8 +181,6 @@ def extract(
         chosen = {"layers": layers} | {key: options.get(key) for key in options if key not in SHARED}
     own = {key: value for key, value in chosen.items() if value is not None}
     extracted = extract_kind(kind)
-    if isinstance(source, str | Path) and (Path(source) / "config.yaml").is_file():
-        source = Run(source)
     if isinstance(source, Run):
         if any(value is not None for value in (data, checkpoint, image_size)):
             raise KDScopeError("a run has its own data and weights; leave out data, checkpoint and image size")

@@ -81,12 +81,23 @@ class Adapter:
         """The anchors of the first image of a batch, [A, 4] in pixels of the padded frame; a user's has none."""
         return batch.images.new_zeros(0, 4)
 
-    def _maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        return {stride: features[key].float() for key, stride in self.strides.items()}
-
-    def _features(self, batch: DetectionBatch) -> dict[str, Tensor]:
+    def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """All outputs of the backbone and the neck, by its own keys: what `detections` goes on from."""
         features = self.detector.backbone(batch.images)
         return {"0": features} if isinstance(features, Tensor) else features
+
+    def detections(
+        self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
+    ) -> Targets:
+        """What the heads find in `features`, in eval mode: as the detector's own forward pass, from its middle on.
+
+        `originals` are (height, width) of the images before the transform, in whose pixels boxes are told.
+        """
+        raise KDScopeError(f"a {type(self.detector).__name__} gives features alone: nothing can be detected from them")
+
+    def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """The levels among the outputs of the backbone, by stride, finest first, float32."""
+        return {stride: features[key].float() for key, stride in self.strides.items()}
 
     def _strides(self) -> dict[str, int]:
         """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""
@@ -112,22 +123,36 @@ class OneStage(Adapter):
         matched = self._matched(targets, anchors, levels)
         losses = self._losses(targets, outputs, anchors, matched)
         goals = self._goals(batch, outputs, anchors, torch.stack(matched))
-        said = DetectionFeatures(self._maps(features), {"dense": self._rows(outputs)}, losses)
+        said = DetectionFeatures(self.maps(features), {"dense": self._rows(outputs)}, losses)
         return Step(said, replace(batch, targets={"dense": goals}))
 
     def look(
         self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
     ) -> DetectionFeatures:
-        features = self._features(batch)
+        features = self.features(batch)
         rows = {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
-        return DetectionFeatures(self._maps(features), rows)
+        return DetectionFeatures(self.maps(features), rows)
 
     @torch.no_grad()
     def anchors(self, batch: DetectionBatch) -> Tensor:
-        return self.detector.anchor_generator(_images(batch), list(self._features(batch).values()))[0]
+        return self.detector.anchor_generator(_images(batch), list(self.features(batch).values()))[0]
+
+    def detections(
+        self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
+    ) -> Targets:
+        detector, levels = self.detector, list(features.values())
+        outputs, anchors = detector.head(levels), detector.anchor_generator(_images(batch), levels)
+        if not isinstance(detector, zoo.ssd.SSD):  # the others keep the best of each level
+            cells = [level.shape[-2] * level.shape[-1] for level in levels]
+            each = len(anchors[0]) // sum(cells)
+            counts = [each * count for count in cells]
+            outputs = {key: list(value.split(counts, dim=1)) for key, value in outputs.items()}
+            anchors = [list(some.split(counts)) for some in anchors]
+        found = detector.postprocess_detections(outputs, anchors, list(batch.sizes))
+        return detector.transform.postprocess(found, list(batch.sizes), list(originals))
 
     def _run(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], list[int]]:
-        features = self._features(batch)
+        features = self.features(batch)
         levels = list(features.values())
         outputs = self.detector.head(levels)
         anchors = self.detector.anchor_generator(_images(batch), levels)
@@ -192,7 +217,7 @@ class TwoStage(Adapter):
 
     def learn(self, batch: DetectionBatch) -> Step:
         detector, targets = self.detector, _targets(batch)
-        features = self._features(batch)
+        features = self.features(batch)
         rpn, proposals, rpn_goals, rpn_losses = self._propose(batch, features, targets)
         proposals, _, labels, deltas = detector.roi_heads.select_training_samples(proposals, targets)
         logits, boxes = self._ask(batch, features, proposals)
@@ -208,23 +233,30 @@ class TwoStage(Adapter):
         every = torch.ones_like(labels, dtype=torch.bool)
         roi_goals = RowTargets(labels, _positive(deltas, labels), every, "softmax", weights, float(len(labels)))
         rows = {"rpn": rpn, "roi": _roi_rows(logits, boxes)}
-        said = DetectionFeatures(self._maps(features), rows, losses | rpn_losses)
+        said = DetectionFeatures(self.maps(features), rows, losses | rpn_losses)
         return Step(said, replace(batch, targets={"rpn": rpn_goals, "roi": roi_goals}), proposals)
 
     def look(
         self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
     ) -> DetectionFeatures:
-        features, rows = self._features(batch), {}
+        features, rows = self.features(batch), {}
         if "rpn" in heads:
             objectness, deltas = zoo.rpn.concat_box_prediction_layers(*self.detector.rpn.head([*features.values()]))
             rows["rpn"] = Rows(objectness.float(), deltas.float())
         if "roi" in heads:
             rows["roi"] = _roi_rows(*self._ask(batch, features, list(proposals)))
-        return DetectionFeatures(self._maps(features), rows)
+        return DetectionFeatures(self.maps(features), rows)
 
     @torch.no_grad()
     def anchors(self, batch: DetectionBatch) -> Tensor:
-        return self.detector.rpn.anchor_generator(_images(batch), list(self._features(batch).values()))[0]
+        return self.detector.rpn.anchor_generator(_images(batch), list(self.features(batch).values()))[0]
+
+    def detections(
+        self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
+    ) -> Targets:
+        proposals, _ = self.detector.rpn(_images(batch), features)
+        found, _ = self.detector.roi_heads(features, proposals, list(batch.sizes))
+        return self.detector.transform.postprocess(found, list(batch.sizes), list(originals))
 
     def _propose(
         self, batch: DetectionBatch, features: dict[str, Tensor], targets: Targets
@@ -276,6 +308,12 @@ class Custom(Adapter):
         self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
     ) -> DetectionFeatures:
         return DetectionFeatures(_checked(self.detector.features(batch), batch))
+
+    def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        return {str(stride): value for stride, value in _checked(self.detector.features(batch), batch).items()}
+
+    def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        return {int(stride): value for stride, value in features.items()}
 
     def _strides(self) -> dict[str, int]:
         return {}  # of each batch, they are what `features` says

@@ -99,7 +99,14 @@ class Job:
 
 
 def extract_arrays(
-    model: nn.Module, dataset: Dataset, split: str | Split, out: str | Path, producer: Producer, job: Job
+    model: nn.Module,
+    dataset: Dataset,
+    split: str | Split,
+    out: str | Path,
+    producer: Producer,
+    job: Job,
+    make: Callable[..., Any] | None = None,
+    told: Callable[..., dict[str, Any]] | None = None,
 ) -> FeatureCache | Plan:
     """Write what `producer` makes of one view of one split to the cache `out`, or go on with one that was stopped.
 
@@ -112,6 +119,8 @@ def extract_arrays(
         out: the cache's directory, `NAME.kdcache`.
         producer: what is kept of a batch.
         job: see `kdscope.features.extract.extract_features`.
+        make: of a split, what gives its batches (`batch`, `views`), each with a `label` and an `index`; None: images
+            and their labels. told: the data's part of the identity, as `shown`.
 
     Raises:
         KDScopeError: a cache made under another key; more than 80 % of the free disk needed; a full disk; logits or
@@ -122,7 +131,7 @@ def extract_arrays(
         raise unknown("precision", job.precision, PRECISIONS)
     part = dataset.split(split) if isinstance(split, str) else split
     positions = _positions(part, job.limit)
-    make = partial(
+    make = make or partial(
         Batches, statistics=dataset, augment=job.view, batch_size=job.batch_size, seed=job.view_seed, device=job.device
     )
     out = cache_path(out)
@@ -139,7 +148,7 @@ def extract_arrays(
             **_known(model, job.identity),
             **producer.identity(first),
             "precision": job.precision,
-            **shown(dataset, part, positions),
+            **(told or shown)(dataset, part, positions),
             "view": {"name": job.view, "seed": job.view_seed, "epoch": job.view_epoch},
             "versions": {"kdscope": kdscope.__version__, "torch": torch.__version__},
         }

@@ -1,0 +1,118 @@
+"""What is known of a detector's run beside its weights: its caches, its adapters, and its detections as COCO JSON."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from kdscope.detection.data import DetectionDataset, load
+from kdscope.detection.evaluate import most_of
+from kdscope.detection.extract import extract_detections
+from kdscope.detection.measures.found import Found
+from kdscope.detection.pair import extract_pair
+from kdscope.detection.results import write_results
+from kdscope.errors import KDScopeError, unknown
+from kdscope.features.cache import FeatureCache
+from kdscope.features.plan import Plan
+from kdscope.models import weights_hash
+from kdscope.run import Run
+from kdscope.training.ranks import make_fabric
+
+KINDS = ("detection", "pair")
+
+
+def extract_of(
+    source: Run | nn.Module,
+    *,
+    split: str = "test",
+    kind: str = "features",
+    data: str | DetectionDataset | None = None,
+    out: str | Path | None = None,
+    teacher: str | Path | Run | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> FeatureCache | Plan:
+    """The cache of a detector, as `kdscope.api.extract` says; "features" stands for "detection", the plain kind.
+
+    A run's detections lie beside it, too: detections/SPLIT.json in COCO's results format, which other tools read.
+
+    Args:
+        teacher: of a pair, a run to stand beside in place of the run's own teacher, such as one that a student trained
+            alone is held against.
+    """
+    kind = "detection" if kind == "features" else kind
+    if kind not in KINDS:
+        raise unknown("kind of cache of a detector", kind, KINDS)
+    fabric = make_fabric(device, precision="32")
+    options |= {"device": fabric.device, "rank": fabric.global_rank, "world_size": fabric.world_size}
+    options["barrier"] = fabric.barrier
+    if not isinstance(source, Run):
+        if data is None or out is None or kind != "detection" or not isinstance(source, nn.Module):
+            raise KDScopeError("a detector that is no run is a module, and needs data and a place; pairs are of runs")
+        dataset = load(data, progress=True) if isinstance(data, str) else data
+        known = {"model": type(source).__name__, "run": None, "weights": weights_hash(source)}
+        return extract_detections(source, dataset, split, out, most=most_of(dataset.name), identity=known, **options)
+
+    run, dataset, network = source, source.dataset(), source.model()
+    known = {"model": run.config.model.name, "run": run.name, "weights": weights_hash(network)}
+    place = run.cache_path(split)
+    if kind == "pair":
+        return _pair(run, network, teacher, split, out, identity=known, **options)
+    place = Path(out) if out is not None else place
+    cache = extract_detections(network, dataset, split, place, most=most_of(dataset.name), identity=known, **options)
+    if isinstance(cache, FeatureCache) and fabric.is_global_zero and out is None and options.get("limit") is None:
+        part = dataset.split(split)
+        write_results(
+            run.path / "detections" / f"{split}.json", found_in(cache), part.image_ids.tolist(), dataset.category_ids
+        )
+    return cache
+
+
+def _pair(
+    run: Run, network: nn.Module, teacher: str | Path | Run | None, split: str, out: str | Path | None, **options: Any
+) -> FeatureCache | Plan:
+    place, other = run.cache_path(split), Run(teacher) if isinstance(teacher, str | Path) else teacher
+    if other is None and not run.config.teachers:
+        raise KDScopeError(f"{run.name} was trained alone; say which run it should stand beside: teacher=RUN")
+    name = "pair" if other is None else f"pair-{other.name}"
+    beside = run.teachers()[0] if other is None else other.model().requires_grad_(False)
+    place = Path(out) if out is not None else place.with_name(f"{place.stem}-{name}.kdcache")
+    adapters = adapters_of(run) if other is None else {}
+    return extract_pair(network, beside, run.dataset(), split, place, adapters=adapters, **options)
+
+
+def found_in(cache: FeatureCache) -> list[Found]:
+    """What was found in each image of a cache of kind "detection"."""
+    boxes, scores, labels = (np.asarray(cache.array(f"detections/{name}")) for name in ("boxes", "scores", "labels"))
+    counts = (scores >= 0).sum(1)
+    return [Found.of(b[:n], s[:n], k[:n]) for b, s, k, n in zip(boxes, scores, labels, counts, strict=True)]
+
+
+def adapters_of(run: Run) -> dict[int, nn.Module]:
+    """The convolutions that bring the student's maps to the teacher's width, by stride, as the run trained them.
+
+    They are those of the end of the training. Of several terms with levels the first has the say; none where no term
+    compares maps, or where all widths are equal.
+    """
+    path = run.path / "checkpoints" / "last.safetensors"
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (it is no mapping)
+                before, adapters, after = key.partition(".levels.adapters.")
+                if adapters and before.startswith("objective.terms."):
+                    found.setdefault(before, {})[after] = file.get_tensor(key)
+    except (SafetensorError, OSError) as error:
+        raise KDScopeError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    state = next(iter(found.values()), {})
+    made: dict[int, nn.Module] = {}
+    for name, weight in state.items():
+        if name.endswith(".weight"):
+            stride = name.removesuffix(".weight")
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+            layer.load_state_dict({"weight": weight, "bias": state[f"{stride}.bias"]})
+            made[int(stride)] = layer.eval()
+    return dict(sorted(made.items()))

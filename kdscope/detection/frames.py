@@ -1,0 +1,85 @@
+"""Images of a split in one frame: all padded to the same size, so that what is made of an image is its own affair.
+
+A detector pads a batch to its largest image, and so what it says of an image depends a little on which others stand
+beside it. A cache must not: here every image has the padding that the largest of its split needs. Where all images have
+one size nothing is changed.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from kdscope.detection.adapter import Adapter
+from kdscope.detection.batch import DetectionBatch
+from kdscope.detection.data import DetectionSplit, Objects
+from kdscope.detection.data.batches import DetectionBatches
+
+
+class Framed(NamedTuple):
+    """Some images of a split.
+
+    Attributes:
+        frame: after the transform, padded to the frame; its boxes without crowds.
+        objects: all that is in the images, in pixels of the images as they are stored.
+        sizes: int64 [B, 2], (height, width) as they are stored.
+        label: int64 [B], how many objects each has, crowds not counted. index: int64 [B], positions in the split.
+    """
+
+    frame: DetectionBatch
+    objects: Objects
+    sizes: Tensor
+    label: Tensor
+    index: Tensor
+
+
+class Frames:
+    """Batches of a split in one frame, without augmentation.
+
+    Args:
+        adapter: whose transform it is; in eval mode, so that no size is drawn by chance.
+        whole: the split that the frame is that of; `split` may be a part of it.
+    """
+
+    def __init__(
+        self, split: DetectionSplit, adapter: Adapter, frame: tuple[int, int], device: str | torch.device = "cpu"
+    ):
+        self.split, self._adapter, self._frame = split, adapter, frame
+        self._batches = DetectionBatches(split, device=device, workers=0)
+
+    def batch(self, index: Tensor, epoch: int = 0) -> Framed:
+        """The images at `index` (int64 [B])."""
+        scenes = self._batches.batch(index)
+        batch = self._adapter.frame(scenes.images, scenes.targets, scenes.index)
+        height, width = self._frame
+        padding = (0, width - batch.images.shape[-1], 0, height - batch.images.shape[-2])
+        frame = DetectionBatch(F.pad(batch.images, padding), batch.sizes, batch.boxes, batch.labels, batch.index)
+        objects = self.split.objects.subset(index.cpu())
+        counts = objects.only(~objects.crowd).counts.to(scenes.index.device)
+        return Framed(frame, objects, self.split.sizes[index.cpu()], counts, scenes.index)
+
+    def views(self, parts: Sequence[Tensor], epoch: int = 0) -> Iterator[Framed]:
+        """A batch of each of the parts."""
+        return map(self.batch, parts)
+
+
+def frame_of(transform: GeneralizedRCNNTransform, sizes: Tensor) -> tuple[int, int]:
+    """(height, width) of the frame that images of `sizes` (int64 [N, 2]) all fit in after the transform in eval mode.
+
+    >>> frame_of(GeneralizedRCNNTransform(64, 100, [0.0] * 3, [1.0] * 3).eval(), torch.tensor([[48, 64], [64, 40]]))
+    (128, 96)
+    """
+    nothing = [torch.empty(3, *size, device="meta") for size in sizes.unique(dim=0).tolist()]
+    shapes = torch.tensor([transform.resize(image)[0].shape[1:] for image in nothing])
+    step = transform.size_divisible
+    height, width = (math.ceil(side / step) * step for side in shapes.amax(0).tolist())
+    return height, width
+
+
+def original_sizes(framed: Framed) -> list[tuple[int, int]]:
+    """(height, width) of each image as it is stored."""
+    return [(height, width) for height, width in framed.sizes.tolist()]

@@ -1,0 +1,185 @@
+"""A student beside its teacher on the images of a split, kept on disk: what analyses of a pair need of both networks.
+
+A cache of kind "pair", on the student's frame; N images, maps of each stride that both have, R rows of each head:
+
+    error/S            float32 [N, h, w]  sum over channels of (F_T - f(F_S))^2: f the adapter that the run trained, or
+                                          the identity, where the widths are equal
+    energy/S           float32 [N, h, w]  sum over channels of F_T^2
+    rows/HEAD/labels   int64 [N, R]       of rows that both heads were asked about: a class from 1, 0 background, -1 no
+                                          row. All with an object (as far as R goes), then background, evenly spread
+    rows/HEAD/student, rows/HEAD/teacher                float32 [N, R, K] logits
+    rows/HEAD/student_deltas, rows/HEAD/teacher_deltas  float32 [N, R, 4] regression; of the row's own class
+    rows/HEAD/targets                                   float32 [N, R, 4] what a perfect regression would say
+    truth/*, frame/*, labels, index                     as of kind "detection" (`kdscope.detection.extract`)
+    logits             float32 [N, 1]     the error over the energy, both summed over all strides
+
+HEAD is "dense" of one-stage detectors, "rpn" and "roi" of two-stage ones; those whose anchors or classes differ are
+left out. The identity says `strides`, `heads` (of each, "softmax" or "sigmoid"), and the `teacher` by its weights.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdscope.detection.adapter import Adapter, adapt
+from kdscope.detection.data import DetectionDataset, DetectionSplit
+from kdscope.detection.extract import about, checked, strides_in, told
+from kdscope.detection.frames import Framed, Frames, frame_of
+from kdscope.detection.methods.rows import class_deltas
+from kdscope.errors import KDScopeError
+from kdscope.features.cache import FeatureCache
+from kdscope.features.plan import Plan
+from kdscope.features.produce import Producer, extract_arrays
+from kdscope.models import weights_hash
+
+ROWS = 256  # of an image and a head
+
+
+class PairProducer(Producer):
+    """Errors of maps, and what both heads say of the same rows.
+
+    Args:
+        student, teacher: detectors, in eval mode when it is called.
+        adapters: f of each stride where the widths differ; others are left out.
+        places: objects in the fullest image of the split.
+        rows: R.
+    """
+
+    kind = "pair"
+
+    def __init__(
+        self, student: nn.Module, teacher: nn.Module, adapters: Mapping[int, nn.Module], places: int, rows: int = ROWS
+    ):
+        self.student, self._teacher = adapt(student), adapt(teacher)
+        self._adapters, self._places, self._rows = dict(adapters), max(1, places), rows
+        self._heads: dict[str, str] = {}
+
+    def __call__(self, batch: Framed) -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]):  # two-stage detectors sample their rows by chance
+            torch.manual_seed(int(batch.index[0]))
+            step = self.student.learn(batch.frame)
+        both = [head for head in self.student.heads if head in self._teacher.heads]
+        theirs = self._teacher.look(step.batch, both, step.proposals)
+        made = self._errors(step.features.maps, theirs.maps)
+        count = len(batch.frame.sizes)
+        for head in both:
+            ours, other = step.features.rows[head], theirs.rows[head]
+            if ours.logits.shape != other.logits.shape or not _same_anchors(head, self.student, self._teacher, batch):
+                continue
+            goals = step.batch.targets[head]
+            lengths = [len(each) for each in step.proposals] if head == "roi" else [len(goals.labels) // count] * count
+            self._heads[head] = goals.scores
+            columns = {"student": ours.logits, "teacher": other.logits, "targets": goals.deltas}
+            columns |= {
+                f"{who}_deltas": class_deltas(rows, goals.labels)
+                for who, rows in (("student", ours), ("teacher", other))
+            }
+            kept = chosen_rows(goals.labels, lengths, self._rows)
+            labels = torch.where(kept >= 0, goals.labels[kept], -1)
+            made[f"rows/{head}/labels"] = labels
+            for name, value in columns.items():
+                made[f"rows/{head}/{name}"] = torch.where((kept >= 0)[..., None], value[kept], 0)
+        return made | about(batch, self._places)
+
+    def identity(self, first: Mapping[str, Tensor]) -> dict[str, Any]:
+        strides = strides_in(first, "error/")
+        adapters = {f"{s}.{key}": value for s, f in self._adapters.items() for key, value in f.state_dict().items()}
+        return {
+            "layers": [f"error/{stride}" for stride in strides], "reduction": "map", "strides": strides,
+            "heads": self._heads, "rows": self._rows, "teacher": weights_hash(self._teacher.detector),
+            "adapters": weights_hash(adapters),
+        }  # fmt: skip
+
+    def _errors(self, ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> dict[str, Tensor]:
+        errors, energies = {}, {}
+        for stride in sorted(ours.keys() & theirs.keys()):
+            student, teacher = ours[stride], theirs[stride]
+            if stride in self._adapters:
+                student = self._adapters[stride](student)
+            if student.shape == teacher.shape:
+                errors[stride] = (teacher - student).square().sum(1)
+                energies[stride] = teacher.square().sum(1)
+        if not errors:
+            raise KDScopeError(
+                "no map of the student can be compared with the teacher's: other strides or widths, and no adapter; "
+                "a run of fgd, mimicry or chen2017 has one"
+            )
+        total, whole = (sum(value.sum((1, 2)) for value in part.values()) for part in (errors, energies))
+        made = {"logits": (total / whole.clamp(min=1e-12))[:, None]}
+        made |= {f"error/{stride}": value for stride, value in errors.items()}
+        return made | {f"energy/{stride}": value for stride, value in energies.items()}
+
+
+def chosen_rows(labels: Tensor, lengths: list[int], most: int) -> Tensor:
+    """Which rows of each image are kept, int64 [B, most]; -1 where there are no more.
+
+    Rows with an object come first, in their order; background is spread evenly over what there is of it.
+
+    Args:
+        labels: int64 [R], image by image, `lengths` rows each.
+
+    >>> chosen_rows(torch.tensor([0, 0, 2, -1, 0, 0]), [6], 3).tolist()
+    [[2, 0, 4]]
+    """
+    kept = labels.new_full((len(lengths), most), -1)
+    start = 0
+    for row, length in zip(kept, lengths, strict=True):
+        mine = labels[start : start + length]
+        objects = torch.where(mine > 0)[0][:most]
+        rest = torch.where(mine == 0)[0]
+        count = min(most - len(objects), len(rest))
+        spread = rest[torch.arange(count, device=rest.device) * len(rest) // max(1, count)]
+        row[: len(objects) + count] = torch.cat([objects, spread]) + start
+        start += length
+    return kept
+
+
+def _same_anchors(head: str, ours: Adapter, theirs: Adapter, batch: Framed) -> bool:
+    return head == "roi" or torch.equal(ours.anchors(batch.frame), theirs.anchors(batch.frame))
+
+
+def extract_pair(
+    student: nn.Module,
+    teacher: nn.Module,
+    dataset: DetectionDataset,
+    split: str | DetectionSplit,
+    out: str | Path,
+    *,
+    adapters: Mapping[int, nn.Module] | None = None,
+    rows: int = ROWS,
+    **options: Any,
+) -> FeatureCache | Plan:
+    """Write a student beside its teacher to a cache of kind "pair", or go on with one that was stopped.
+
+    Args:
+        student, teacher: detectors; the frame is the student's.
+        dataset, split: whose images.
+        out: the cache's directory.
+        adapters: by stride, from the student's width to the teacher's, as a run trained them.
+        rows: of each head and image that are kept.
+        options: of `kdscope.features.produce.Job`.
+
+    Raises:
+        KDScopeError: no map that can be compared; and as `kdscope.features.extract.extract_features`.
+    """
+    job, part = checked(options), dataset.split(split) if isinstance(split, str) else split
+    mode = student.training
+    frame = frame_of(student.eval().transform, part.sizes)
+    student.train(mode)
+    adapters = dict(adapters or {})
+    origin = next(teacher.parameters()).device
+    for network in (teacher, *adapters.values()):
+        network.to(job.device).eval()
+    producer = PairProducer(student, teacher, adapters, int(part.objects.counts.max()), rows)
+
+    def make(some: DetectionSplit) -> Frames:
+        return Frames(some, producer.student, frame, job.device)
+
+    try:
+        return extract_arrays(student, dataset, part, out, producer, job, make, told)
+    finally:
+        for network in (teacher, *adapters.values()):
+            network.to(origin)

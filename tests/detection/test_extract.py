@@ -1,0 +1,242 @@
+"""Caches of detectors hold what the detector says, whatever stands beside an image in its batch."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import kdscope
+from kdscope.detection import models
+from kdscope.detection.adapter import adapt
+from kdscope.detection.cached import adapters_of, found_in
+from kdscope.detection.data import DetectionDataset, DetectionSplit, Objects, load
+from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.evaluate import detect, scored
+from kdscope.detection.extract import extract_detections
+from kdscope.detection.frames import Frames, frame_of
+from kdscope.detection.pair import extract_pair
+from kdscope.errors import KDScopeError
+from kdscope.features.cache import FeatureCache
+
+SIZE = {"min_size": 64}
+QUICK = {"data": "scenes:16:128:6", "batch_size": 8, "epochs": 2, "preflight": "off"}
+NAMES = ["fcos_resnet10_w8", "retinanet_resnet10_w8", "fasterrcnn_resnet10_w8"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A teacher, a narrower student taught by mimicry, and one of that width alone."""
+    place = tmp_path_factory.mktemp("runs")
+    wide, narrow = ({"name": f"fcos_resnet10_w{width}", "options": SIZE} for width in (16, 8))
+    teacher = kdscope.train(place / "teacher", **QUICK, model=wide)
+    # All pyramids of the small detectors are of one width; an adapter that is always there is trained by hints.
+    terms = {"hint": {"weight": 1.0}}
+    student = kdscope.train(place / "student", **QUICK, model=narrow, teachers=[teacher], method="none", terms=terms)
+    return {"teacher": teacher, "student": student, "alone": kdscope.train(place / "alone", **QUICK, model=narrow)}
+
+
+def made(name, seed=0):
+    torch.manual_seed(seed)
+    detector = models.build(name, 3, **SIZE)
+    for module in detector.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.normal_(module.weight, std=0.05)
+    return detector.eval()
+
+
+def of_many_sizes():
+    """Six images of three sizes, one without an object and one with a crowd."""
+    generator = torch.Generator().manual_seed(2)
+    sizes = [(64, 64), (48, 80), (90, 60)] * 2
+    images = [torch.randint(0, 255, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    boxes = [torch.tensor([[4.0, 6.0, 30.0, 40.0]])] * 5 + [torch.zeros(0, 4)]
+    objects = Objects.of(boxes, [[1 + k % 3] for k in range(5)] + [[]], [[k == 1] for k in range(5)] + [[]])
+
+    class Listed(list):
+        @property
+        def sizes(self):
+            return torch.tensor([image.shape[1:] for image in self])
+
+        def subset(self, index):
+            return Listed(self[index])
+
+        def __getitem__(self, index):
+            return [list.__getitem__(self, i) for i in index.tolist()]
+
+    split = DetectionSplit("test", Listed(images), objects, torch.arange(6))
+    return DetectionDataset("listed", split, split, ("a", "b", "c"), (1, 2, 3), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_found_is_what_the_forward_pass_finds(name, tmp_path):
+    detector, dataset = made(name), load("scenes:2:128:5")
+    cache = extract_detections(detector, dataset, "test", tmp_path / "cache", score=0.001, batch_size=2)
+    expected = detect(detector, DetectionBatches(dataset.test, batch_size=5), score=0.001)[1]
+    assert sum(len(one.scores) for one in expected) > 10
+    for ours, theirs in zip(found_in(cache), expected, strict=True):
+        np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+        np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
+        assert ours.labels.tolist() == theirs.labels.tolist()
+    assert detector.training is False
+    largest = [max((s for s, k in zip(one.scores, one.labels, strict=True) if k == 2), default=0) for one in expected]
+    np.testing.assert_allclose(cache.logits[:, 1], largest, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
+def test_an_image_says_the_same_alone_and_in_company(name, tmp_path):
+    detector, dataset = made(name), of_many_sizes()
+    wide, narrow = (
+        extract_detections(detector, dataset, "test", tmp_path / f"{n}", score=0.001, batch_size=n) for n in (6, 1)
+    )
+    frame = frame_of(detector.transform, dataset.test.sizes)
+    assert list(frame) == wide.identity["frame"]
+    assert all(side % 32 == 0 for side in frame)
+    for key in ("detections/boxes", "detections/scores", *(n for n in wide.names if n.startswith("maps/"))):
+        np.testing.assert_allclose(np.asarray(wide.array(key)), np.asarray(narrow.array(key)), atol=2e-3, err_msg=key)
+
+
+def test_maps_are_mean_absolute_features_and_boxes_lie_where_the_frame_has_them(tmp_path):
+    detector, dataset = made("fcos_resnet10_w8"), of_many_sizes()
+    cache = extract_detections(detector, dataset, "test", tmp_path / "cache")
+    frame = tuple(cache.identity["frame"])
+    batch = Frames(dataset.test, adapt(detector), frame).batch(torch.arange(6))
+    with torch.no_grad():
+        maps = adapt(detector).look(batch.frame).maps
+    assert cache.identity["strides"] == list(maps) == [8, 16, 32]
+    for stride, value in maps.items():
+        np.testing.assert_allclose(np.asarray(cache.array(f"maps/attention/{stride}")), value.abs().mean(1), atol=1e-5)
+    original, size = (np.asarray(cache.array(f"frame/{n}")) for n in ("original", "size"))
+    assert original.tolist() == dataset.test.sizes.tolist()
+    scale = (size / original)[:, [1, 0, 1, 0]]
+    boxes, crowd = np.asarray(cache.array("truth/boxes")), np.asarray(cache.array("truth/crowd"))
+    for row, shown in enumerate(batch.frame.boxes):
+        mine = (boxes[row] * scale[row])[(np.asarray(cache.array("truth/labels"))[row] > 0) & (crowd[row] == 0)]
+        np.testing.assert_allclose(mine, shown, rtol=1e-5)
+    assert cache.labels.tolist() == [1, 0, 1, 1, 1, 0]  # a crowd is none, and the last is empty
+    assert crowd[:, 0].tolist() == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_run_has_its_score_in_its_cache_and_its_detections_in_a_file(runs):
+    run = runs["teacher"]
+    cache = kdscope.extract(run)
+    dataset = run.dataset()
+    assert scored(found_in(cache), dataset.test, 3)["ap"] == pytest.approx(run.summary["test_ap"], abs=1e-9)
+    records = json.loads((run.path / "detections" / "test.json").read_text())
+    assert len(records) == sum(len(one.scores) for one in found_in(cache))
+    assert {record["image_id"] for record in records} <= set(dataset.test.image_ids.tolist())
+    assert kdscope.extract(run.path).key == cache.key
+    few = kdscope.extract(run, limit=torch.tensor([1, 4]), out=run.path / "few")
+    assert few.index.tolist() == [1, 4]
+
+
+def test_a_pair_is_held_against_the_learner(runs):
+    """The energy of the error is the mimicry that the run was trained by, and rows are those both were asked."""
+    run = runs["student"]
+    cache = kdscope.extract(run, kind="pair")
+    adapters = adapters_of(run)
+    assert sorted(adapters) == cache.identity["strides"] == [8, 16, 32]
+    student, teacher, dataset = run.model(), run.teachers()[0], run.dataset()
+    batch = Frames(dataset.test, adapt(student), tuple(adapt(student).frame(
+        [dataset.test[0].image / 255], [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}], torch.zeros(1)
+    ).images.shape[2:])).batch(torch.arange(6))  # fmt: skip
+    with torch.no_grad():
+        ours, theirs = adapt(student).learn(batch.frame), adapt(teacher).look(batch.frame, ["dense"])
+        for stride in (8, 16, 32):
+            error = (theirs.maps[stride] - adapters[stride](ours.features.maps[stride])).square().sum(1)
+            np.testing.assert_allclose(np.asarray(cache.array(f"error/{stride}")), error, rtol=1e-3, atol=1e-4)
+            energy = theirs.maps[stride].square().sum(1)
+            np.testing.assert_allclose(np.asarray(cache.array(f"energy/{stride}")), energy, rtol=1e-3, atol=1e-4)
+    labels = np.asarray(cache.array("rows/dense/labels"))
+    goals = ours.batch.targets["dense"].labels.view(6, -1)
+    assert (labels > 0).sum(1).tolist() == (goals > 0).sum(1).tolist()
+    for image in range(6):
+        mine = np.asarray(cache.array("rows/dense/teacher"))[image][labels[image] > 0]
+        rows = theirs.rows["dense"].logits.view(6, -1, 3)[image][goals[image] > 0]
+        np.testing.assert_allclose(mine, rows, rtol=1e-4, atol=1e-5)
+    assert cache.identity["heads"] == {"dense": "sigmoid"}
+    ratio = sum(np.asarray(cache.array(f"error/{s}")).sum((1, 2)) for s in (8, 16, 32)) / sum(
+        np.asarray(cache.array(f"energy/{s}")).sum((1, 2)) for s in (8, 16, 32)
+    )
+    np.testing.assert_allclose(cache.logits[:, 0], ratio, rtol=1e-5)
+
+
+def test_a_student_alone_can_stand_beside_a_teacher(runs):
+    with pytest.raises(KDScopeError, match="alone was trained alone; say which run it should stand beside"):
+        kdscope.extract(runs["alone"], kind="pair")
+    cache = kdscope.extract(runs["alone"], kind="pair", teacher=runs["teacher"])
+    assert cache.path.name == "test-none-pair-teacher.kdcache"
+    assert cache.identity["strides"] == [8, 16, 32]
+
+
+def test_a_detector_beside_itself_has_no_error_and_the_same_rows(tmp_path):
+    detector, dataset = made("fasterrcnn_resnet10_w8"), load("scenes:2:128:4")
+    cache = extract_pair(detector, detector, dataset, "test", tmp_path / "cache", rows=40)
+    assert cache.identity["heads"] == {"rpn": "sigmoid", "roi": "softmax"}
+    assert all((np.asarray(cache.array(name)) == 0).all() for name in cache.names if name.startswith("error/"))
+    for head in ("rpn", "roi"):
+        ours, theirs = (np.asarray(cache.array(f"rows/{head}/{who}")) for who in ("student", "teacher"))
+        assert (ours == theirs).all()
+        labels = np.asarray(cache.array(f"rows/{head}/labels"))
+        assert labels.shape == (4, 40)
+        assert ((labels > 0).sum(1) > 0).all()
+        order = np.where(labels > 0, 0, np.where(labels == 0, 1, 2))
+        assert (np.diff(order, axis=1) >= 0).all()  # objects, background, nothing
+        assert np.isfinite(np.asarray(cache.array(f"rows/{head}/targets"))).all()
+    other = made("fasterrcnn_resnet10_w8", seed=1)
+    ratio = extract_pair(detector, other, dataset, "test", tmp_path / "other", rows=40).logits
+    assert (ratio > 0.1).all()
+
+
+def test_rows_of_other_anchors_are_left_out(tmp_path):
+    student, teacher = made("retinanet_resnet10_w8"), made("retinanet_resnet10_w8")
+    teacher.anchor_generator.cell_anchors = [cell + 1 for cell in teacher.anchor_generator.cell_anchors]
+    cache = extract_pair(student, teacher, load("scenes:2:128:2"), "test", tmp_path / "cache")
+    assert cache.identity["heads"] == {}
+    assert not [name for name in cache.names if name.startswith("rows/")]
+
+
+def test_an_extraction_goes_on_where_it_was_killed(tmp_path, monkeypatch):
+    detector, dataset = made("fcos_resnet10_w8"), load("scenes:2:128:9")
+    options = {"batch_size": 2, "shard_bytes": 1}
+    whole = extract_detections(detector, dataset, "test", tmp_path / "whole", **options)
+    batch, seen = Frames.batch, []
+
+    def breaking(self, index, epoch=0):
+        seen.append(index.tolist())
+        if len(seen) == 4:  # the first is a look at the shapes
+            raise KeyboardInterrupt
+        return batch(self, index, epoch)
+
+    monkeypatch.setattr(Frames, "batch", breaking)
+    with pytest.raises(KeyboardInterrupt):
+        extract_detections(detector, dataset, "test", tmp_path / "part", **options)
+    with pytest.raises(KDScopeError, match="is not complete"):
+        FeatureCache(tmp_path / "part.kdcache").index[:]
+    part = extract_detections(detector, dataset, "test", tmp_path / "part", **options)
+    assert len(seen) < 4 + 1 + 5
+    assert part.key == whole.key
+    for name in whole.names:
+        assert np.array_equal(np.asarray(part.array(name)), np.asarray(whole.array(name)), equal_nan=True), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "maps"}, "unknown kind of cache of a detector 'maps'; nearest: "),
+        ({"view": "weak"}, "a cache of a detector has no view to choose"),
+        ({"layers": ["backbone"]}, "a cache of a detector has no layers to choose"),
+        ({"split": "validation"}, "unknown split 'validation'"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(runs, options, message):
+    with pytest.raises(KDScopeError, match=message):
+        kdscope.extract(runs["teacher"], **options)
+
+
+def test_a_module_needs_data_and_a_place(tmp_path):
+    cache = kdscope.extract(made("fcos_resnet10_w8"), data="scenes:2:128:2", out=tmp_path / "cache")
+    assert len(cache) == 2
+    with pytest.raises(KDScopeError, match="needs data and a place"):
+        kdscope.extract(made("fcos_resnet10_w8"), data="scenes:2:128:2")
