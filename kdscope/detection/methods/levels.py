@@ -11,6 +11,7 @@ from kdscope.methods.shapes import exact
 
 ADAPTERS = ("needed", "always")
 REDUCTIONS = ("sum", "mean")
+LEAST = 1e-6  # root mean square of a map that is one: divided by less, a student's map would leave float32
 
 
 def pairs(
@@ -127,8 +128,8 @@ class Levels(nn.Module):
                 raise KDScopeError(
                     f"term {self.term!r}: normalize=true needs a look at training images first (observe)"
                 )
-            if not 0 < squares < float("inf"):
-                what = "zero everywhere" if squares == 0 else "not finite"
+            if not LEAST**2 < squares / count < float("inf"):
+                what = "as good as zero" if squares / count <= LEAST**2 else "not finite"
                 raise KDScopeError(
                     f"term {self.term!r}: the teacher's map of stride {stride} is {what}, so it has no scale; is it "
                     "trained?"
