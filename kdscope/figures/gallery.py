@@ -1,5 +1,8 @@
 """A gallery: some images, the maps of each network at their native resolution, and the outline of the true object."""
 
+from collections.abc import Iterable
+from textwrap import fill
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +16,8 @@ CAPTIONS = {
     "gallery": "Maps ({p.title}) of {p.rule}, each on its own grid: nothing is smoothed.",
     "masks": "Maps ({p.title}) over {p.rule}: the redder, the nearer to the largest value of the map.",
 }
+LETTERS = 15  # of a heading, in an inch
+MOST_LINES = 3  # of a heading
 OUTLINE = ("black", "white")  # one under the other: seen on any map
 RED = (0.84, 0.1, 0.11)
 
@@ -27,11 +32,13 @@ def gallery(pictures: Pictures, over: bool = False, width: str = "two") -> Figur
     known = pictures.images.shape[-1] > 0
     columns, count = len(pictures.maps) + known, len(pictures.rows)
     side = min(MOST_WIDE, WIDTHS[width] / columns)
-    lines = max(1, len(pictures.values))
+    room = int(side * 19)  # letters of 6.5 points under a picture
+    lines = max(1, sum(-(-len(f"{name} -0.00") // room) for name in pictures.values))
     signed = any(maps.min() < 0 for maps in pictures.maps.values())
-    names = short_names(pictures.maps, int(side * 15))
+    names = headings(pictures.maps, int(side * LETTERS))
+    above = 0.12 * max(name.count("\n") for name in names.values())
     with styled():
-        figure, grid = panels(count, columns, side * columns, 0.55 + count * (side + 0.05 + 0.12 * lines))
+        figure, grid = panels(count, columns, side * columns, 0.55 + above + count * (side + 0.05 + 0.12 * lines))
         for r, line in enumerate(grid):
             extent = _extent(pictures)
             if known:
@@ -44,7 +51,7 @@ def gallery(pictures: Pictures, over: bool = False, width: str = "two") -> Figur
                 else:
                     _draw_map(axes, maps[r], extent, signed)
                 _finish(axes, pictures, r, extent)
-                axes.set_xlabel(_under(pictures, r, k), fontsize=6.5, labelpad=1.5)
+                axes.set_xlabel(_under(pictures, r, k, room), fontsize=6.5, labelpad=1.5)
                 if r == 0:
                     axes.set_title(names[name], fontsize=7)
         if known:
@@ -52,6 +59,16 @@ def gallery(pictures: Pictures, over: bool = False, width: str = "two") -> Figur
         figure.suptitle(f"masks from {pictures.title}" if over else pictures.title, fontsize=8)
         figure.supxlabel(_wrapped(pictures.rule, side * columns), fontsize=6.5, color="0.3")
     return fixed(figure)
+
+
+def headings(names: Iterable[str], letters: int) -> dict[str, str]:
+    """Each name whole, in lines of about so many letters that break after separators; in a middle where none is whole.
+
+    >>> headings(["teacher-weak-seed0", "kd-seed0"], 14)
+    {'teacher-weak-seed0': 'teacher-weak-\\nseed0', 'kd-seed0': 'kd-seed0'}
+    """
+    letters = max(letters, 6)
+    return {name: fill(text, letters) for name, text in short_names(names, MOST_LINES * letters).items()}
 
 
 def _extent(pictures: Pictures) -> tuple[float, float, float, float]:
@@ -109,14 +126,12 @@ def _edges(mask: np.ndarray) -> list[np.ndarray]:
     ]
 
 
-def _under(pictures: Pictures, r: int, k: int) -> str:
+def _under(pictures: Pictures, r: int, k: int, room: int) -> str:
     """Lines of numbers under a map, first those that every map has."""
     found = sorted(pictures.values.items(), key=lambda item: np.isnan(item[1][r]).sum())
     known = [(name, round(float(values[r, k]), 2) + 0.0) for name, values in found if not np.isnan(values[r, k])]
-    return "\n".join(f"{name} {value:.2f}" for name, value in known)
+    return "\n".join(fill(f"{name} {value:.2f}", room) for name, value in known)
 
 
 def _wrapped(text: str, inches: float) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, int(inches * 19)))
+    return fill(text, int(inches * 19))

@@ -29,7 +29,8 @@ def test_a_table_that_fits_a_sentence_and_a_figure(tiny_data, tiny_teacher, tmp_
     assert [line.split()[0] for line in lines[3:first] if line.strip()] == ["none", "kd", "at", "kd"]
     assert "over 2 seeds, no method differs from kd or none beyond chance" in lines[first]
     written = {path.name: path.read_bytes() for path in out.glob("comparison*")}
-    assert set(written) == {"comparison.csv", "comparison-differences.pdf", "comparison-differences.png"}
+    beside = {f"comparison-differences.{kind}" for kind in ("pdf", "png", "csv", "txt")}
+    assert set(written) == {"comparison.csv", "comparison.md", "comparison.tex"} | beside
     run("figures", out / "comparison.csv", "--out", tmp_path / "again")
     for path in (tmp_path / "again").iterdir():
         assert path.read_bytes() == written[path.name]

@@ -1,12 +1,16 @@
 """Pictures beside a table: chosen by a rule, kept as they are, and drawn cell by cell."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kdscope.analyses.gallery import at_percentiles
 from kdscope.errors import KDScopeError
-from kdscope.figures.gallery import _edges, gallery
+from kdscope.figures import draw
+from kdscope.figures.gallery import _edges, gallery, headings
 from kdscope.figures.pictures import Pictures, read_pictures, write_pictures
+from kdscope.figures.style import read_table
 
 
 def some(images=True, masks=True):
@@ -94,3 +98,28 @@ def test_the_outline_runs_along_the_edges_of_the_mask():
         ((y, x), (y + 1, x)) for x in (2, 4) for y in (1, 2)
     }
     assert lines == {tuple(tuple(map(float, point)) for point in line) for line in square}
+
+
+def test_headings_keep_the_seed_and_break_after_separators():
+    names = ["teacher-weak-seed0", "kd-seed0", "kd-seed1"]
+    assert [headings(names, 14)[name].replace("\n", "") for name in names] == names
+    assert headings(names, 8)["teacher-weak-seed0"].split("\n") == ["teacher-", "weak-", "seed0"]
+    long = [f"{'x' * 60}{k}" for k in range(3)]
+    found = headings(long, 8)
+    assert len(set(found.values())) == 3
+    assert all(len(line) <= 8 for text in found.values() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("width", ["one", "two"])
+def test_the_rows_beside_a_gallery_draw_it_again_in_another_folder(width, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdscope.figures.style.DPI", 40)
+    table = read_table(Path(__file__).with_name("tables") / "causal.csv").assign(pictures=None)
+    table["pictures"] = table["pictures"].astype(object)
+    table.loc[0, "pictures"] = "causal-gallery.npz"
+    write_pictures(some(), tmp_path / "causal-gallery.npz")
+    table.assign(figure="causal-masks").to_csv(tmp_path / "causal.csv", index=False)
+    files = draw(tmp_path / "causal.csv", tmp_path / "there", width)
+    assert {path.stem for path in files} == {"causal-masks"}
+    again = draw(tmp_path / "there" / "causal-masks.csv", tmp_path / "again", width)
+    assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]
+    assert "images at the 10, 90th percentile" in (tmp_path / "there" / "causal-masks.txt").read_text()
