@@ -13,6 +13,7 @@ from kdscope.detection.evaluate import most_of
 from kdscope.detection.extract import extract_detections
 from kdscope.detection.measures.found import Found
 from kdscope.detection.pair import extract_pair
+from kdscope.detection.patch import extract_patched
 from kdscope.detection.results import write_results
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
@@ -21,7 +22,7 @@ from kdscope.models import weights_hash
 from kdscope.run import Run
 from kdscope.training.ranks import make_fabric
 
-KINDS = ("detection", "pair")
+KINDS = ("detection", "pair", "patched-regions", "patched-levels")
 
 
 def extract_of(
@@ -40,6 +41,7 @@ def extract_of(
     A run's detections lie beside it, too: detections/SPLIT.json in COCO's results format, which other tools read.
 
     Args:
+        kind: one of KINDS; all but "detection" are of a student beside its teacher.
         teacher: of a pair, a run to stand beside in place of the run's own teacher, such as one that a student trained
             alone is held against.
     """
@@ -59,8 +61,8 @@ def extract_of(
     run, dataset, network = source, source.dataset(), source.model()
     known = {"model": run.config.model.name, "run": run.name, "weights": weights_hash(network)}
     place = run.cache_path(split)
-    if kind == "pair":
-        return _pair(run, network, teacher, split, out, identity=known, **options)
+    if kind != "detection":
+        return _beside(kind, run, network, teacher, split, out, identity=known, **options)
     place = Path(out) if out is not None else place
     cache = extract_detections(network, dataset, split, place, most=most_of(dataset.name), identity=known, **options)
     if isinstance(cache, FeatureCache) and fabric.is_global_zero and out is None and options.get("limit") is None:
@@ -71,17 +73,26 @@ def extract_of(
     return cache
 
 
-def _pair(
-    run: Run, network: nn.Module, teacher: str | Path | Run | None, split: str, out: str | Path | None, **options: Any
+def _beside(
+    kind: str,
+    run: Run,
+    network: nn.Module,
+    teacher: str | Path | Run | None,
+    split: str,
+    out: str | Path | None,
+    **options: Any,
 ) -> FeatureCache | Plan:
     place, other = run.cache_path(split), Run(teacher) if isinstance(teacher, str | Path) else teacher
     if other is None and not run.config.teachers:
         raise KDScopeError(f"{run.name} was trained alone; say which run it should stand beside: teacher=RUN")
-    name = "pair" if other is None else f"pair-{other.name}"
+    name = kind if other is None else f"{kind}-{other.name}"
     beside = run.teachers()[0] if other is None else other.model().requires_grad_(False)
     place = Path(out) if out is not None else place.with_name(f"{place.stem}-{name}.kdcache")
-    adapters = adapters_of(run) if other is None else {}
-    return extract_pair(network, beside, run.dataset(), split, place, adapters=adapters, **options)
+    dataset, options["adapters"] = run.dataset(), adapters_of(run) if other is None else {}
+    if kind == "pair":
+        return extract_pair(network, beside, dataset, split, place, **options)
+    options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
+    return extract_patched(network, beside, dataset, split, place, **options)
 
 
 def found_in(cache: FeatureCache) -> list[Found]:

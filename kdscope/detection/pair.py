@@ -17,7 +17,7 @@ HEAD is "dense" of one-stage detectors, "rpn" and "roi" of two-stage ones; those
 left out. The identity says `strides`, `heads` (of each, "softmax" or "sigmoid"), and the `teacher` by its weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,10 @@ class PairProducer(Producer):
 
     def identity(self, first: Mapping[str, Tensor]) -> dict[str, Any]:
         strides = strides_in(first, "error/")
-        adapters = {f"{s}.{key}": value for s, f in self._adapters.items() for key, value in f.state_dict().items()}
         return {
             "layers": [f"error/{stride}" for stride in strides], "reduction": "map", "strides": strides,
             "heads": self._heads, "rows": self._rows, "teacher": weights_hash(self._teacher.detector),
-            "adapters": weights_hash(adapters),
+            "adapters": hash_of(self._adapters),
         }  # fmt: skip
 
     def _errors(self, ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> dict[str, Tensor]:
@@ -165,21 +164,39 @@ def extract_pair(
     Raises:
         KDScopeError: no map that can be compared; and as `kdscope.features.extract.extract_features`.
     """
-    job, part = checked(options), dataset.split(split) if isinstance(split, str) else split
-    mode = student.training
+    part = dataset.split(split) if isinstance(split, str) else split
+    adapters = dict(adapters or {})
+    producer = PairProducer(student, teacher, adapters, int(part.objects.counts.max()), rows)
+    return extract_beside(student, [teacher, *adapters.values()], dataset, part, out, producer, options)
+
+
+def extract_beside(
+    student: nn.Module,
+    others: Sequence[nn.Module],
+    dataset: DetectionDataset,
+    part: DetectionSplit,
+    out: str | Path,
+    producer: Producer,
+    options: Mapping[str, Any],
+) -> FeatureCache | Plan:
+    """Run `producer` over a split in the student's frame, with the other networks on the device for as long."""
+    job, mode, adapter = checked(options), student.training, adapt(student)
     frame = frame_of(student.eval().transform, part.sizes)
     student.train(mode)
-    adapters = dict(adapters or {})
-    origin = next(teacher.parameters()).device
-    for network in (teacher, *adapters.values()):
+    origins = [next((p.device for p in network.parameters()), None) for network in others]
+    for network in others:
         network.to(job.device).eval()
-    producer = PairProducer(student, teacher, adapters, int(part.objects.counts.max()), rows)
 
     def make(some: DetectionSplit) -> Frames:
-        return Frames(some, producer.student, frame, job.device)
+        return Frames(some, adapter, frame, job.device)
 
     try:
         return extract_arrays(student, dataset, part, out, producer, job, make, told)
     finally:
-        for network in (teacher, *adapters.values()):
+        for network, origin in zip(others, origins, strict=True):
             network.to(origin)
+
+
+def hash_of(adapters: Mapping[int, nn.Module]) -> str:
+    """The hash of the weights of all adapters."""
+    return weights_hash({f"{s}.{key}": value for s, f in adapters.items() for key, value in f.state_dict().items()})

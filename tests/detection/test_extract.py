@@ -16,7 +16,9 @@ from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.evaluate import detect, scored
 from kdscope.detection.extract import extract_detections
 from kdscope.detection.frames import Frames, frame_of
+from kdscope.detection.measures.shapley import subsets
 from kdscope.detection.pair import extract_pair
+from kdscope.detection.patch import extract_patched
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 
@@ -187,6 +189,45 @@ def test_a_detector_beside_itself_has_no_error_and_the_same_rows(tmp_path):
     other = made("fasterrcnn_resnet10_w8", seed=1)
     ratio = extract_pair(detector, other, dataset, "test", tmp_path / "other", rows=40).logits
     assert (ratio > 0.1).all()
+
+
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
+@pytest.mark.parametrize("by", ["regions", "levels"])
+def test_patched_maps_go_from_the_teachers_to_the_students(name, by, tmp_path):
+    """Nothing replaced is the teacher; all replaced is the teacher's head on the student's maps."""
+    student, teacher, dataset = made(name, seed=1), made(name), load("scenes:2:128:4")
+    cache = extract_patched(student, teacher, dataset, "test", tmp_path / "cache", by=by, score=0.001)
+    parts = cache.identity["parts"]
+    assert parts == (["fg", "ring", "far"] if by == "regions" else [str(s) for s in adapt(teacher).strides.values()])
+    assert len(cache.layers) == 2 ** len(parts)
+    hybrid = made(name)
+    hybrid.backbone.load_state_dict(student.backbone.state_dict())
+    for which, network in (("none", teacher), ("+".join(parts), hybrid)):
+        expected = detect(network, DetectionBatches(dataset.test, batch_size=4), score=0.001)[1]
+        boxes, scores = (np.asarray(cache.array(f"detections/{which}/{key}")) for key in ("boxes", "scores"))
+        for b, s, one in zip(boxes, scores, expected, strict=True):
+            assert (s >= 0).sum() == len(one.scores) > 0
+            np.testing.assert_allclose(s[: len(one.scores)], one.scores, atol=1e-5)
+            np.testing.assert_allclose(b[: len(one.scores)], one.boxes, atol=1e-3)
+
+
+def test_only_the_cells_of_the_set_are_replaced(tmp_path, monkeypatch):
+    """What the head is given differs from the teacher's maps inside of boxes alone; the pooled level follows."""
+    student, teacher, dataset = made(NAMES[0], seed=1), made(NAMES[0]), load("scenes:2:128:1")
+    given = []
+    head = type(teacher.head)
+    forward = head.forward
+    monkeypatch.setattr(head, "forward", lambda self, levels: given.append(levels) or forward(self, levels))
+    extract_patched(student, teacher, dataset, "test", tmp_path / "cache")
+    none, fg = given[8], given[9]  # the first eight are a look at the shapes
+    both = subsets(("fg", "ring", "far"))
+    assert (both[0], both[1]) == (frozenset(), frozenset({"fg"}))
+    changed = (none[0] != fg[0]).any(1)[0]
+    inside = torch.zeros(8, 8, dtype=torch.bool)
+    for x1, y1, x2, y2 in (dataset.test[0].boxes / 16).tolist():  # shown at half the size, in cells of 8 pixels
+        inside[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
+    assert torch.equal(changed, inside)
+    assert torch.equal(fg[3], torch.nn.functional.max_pool2d(fg[2], 1, 2))
 
 
 def test_rows_of_other_anchors_are_left_out(tmp_path):
