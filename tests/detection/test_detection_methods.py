@@ -7,6 +7,7 @@ from torch.nn.functional import kl_div, log_softmax
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.methods.ablations import ABLATIONS
 from kdscope.detection.methods.at import DetectionAttentionTransfer
 from kdscope.detection.methods.fgd import FGD
 from kdscope.detection.methods.kd import DetectionKD, row_kd_loss
@@ -247,3 +248,43 @@ def test_a_one_stage_head_weighs_its_background_three_to_one():
     term.build(s, t)
     each = [row_kd_loss(z_s, z_t, torch.arange(41) == k, scores="sigmoid") for k in range(41)]
     close(term(s, t, batch)["dense"], each[0] / 4 + 3 / 4 * sum(each[1:]) / 40)
+
+
+# Ablations
+
+
+@of(False)
+def test_a_row_of_an_ablation_has_the_parts_that_it_names_and_no_others(pair):
+    _, _, views = pair
+    heads = tuple(views[1].rows)
+    parts = {
+        "CLS": {f"soft-class.{head}" for head in heads},
+        "L2": {f"bounded-box.{head}" for head in heads},
+        "Hints": {"hint"},
+        "focal": {"fgd.foreground", "fgd.background", "fgd.attention"},
+        "global": {"fgd.global"},
+        "only attention": {"fgd.attention"},
+        "without attention": {"fgd.foreground", "fgd.background", "fgd.global"},
+    }
+    for method, rows in ABLATIONS.items():
+        own = objective_of("none", views).names
+        for row, overrides in rows.items():
+            objective = objective_of(method, views, **overrides)
+            wanted = parts.get(row.removesuffix("-W").removesuffix("-B").removesuffix("-A"))
+            if wanted is not None:
+                assert set(objective.names) - set(own) == wanted
+                soft = row.startswith("CLS")
+                assert objective.terms["detection"].classification == (0.5 if soft else 1.0)
+        assert objective.names == objective_of(method, views).names  # the last row is the method
+
+
+@of(False)
+def test_forms_of_a_part_in_an_ablation_are_different_losses(pair):
+    _, _, views = pair
+    table = ABLATIONS["chen2017"]
+    for plain, better in (("CLS", "CLS-W"), ("L2", "L2-B"), ("Hints", "Hints-A")):
+        values = []
+        for row in (plain, better):
+            objective = objective_of("chen2017", views, **table[row])
+            values.append(objective(*views)[~torch.tensor(objective.task)].sum())
+        assert values[0] != values[1]
