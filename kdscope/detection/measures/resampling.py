@@ -23,7 +23,9 @@ class Score(NamedTuple):
     draws: np.ndarray
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Percentiles of the draws; NaN where they say nothing.
+        """Percentiles of the draws around the value; NaN where they say nothing.
+
+        The draws are centred on the value: average precision of a set with duplicates is a little larger.
 
         >>> [round(end, 3) for end in Score(0.5, np.linspace(0, 1, 1001)).interval(0.9)]
         [0.05, 0.95]
@@ -31,7 +33,7 @@ class Score(NamedTuple):
         known = self.draws[~np.isnan(self.draws)]
         if len(known) < 2:
             return float("nan"), float("nan")
-        low, high = np.quantile(known, [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(known + self.value - known.mean(), [(1 - confidence) / 2, (1 + confidence) / 2])
         return float(low), float(high)
 
     def minus(self, other: "Score") -> "Score":
@@ -85,24 +87,28 @@ def precisions(
         own = order[matches.labels[order] == label]
         objects, step = matches.counted & (labels == label), max(1, AT_ONCE // max(1, len(own)))
         for start in range(0, len(weights), step):
-            some = slice(start, start + step)
-            each, asked = weights[some][:, where[own]], weights[some][:, image[objects]].sum(axis=1)
-            for row in range(len(right)):
-                found[some, row, label - 1] = _of_class(each, right[row, own], wrong[row, own], asked)
+            some = weights[start : start + step].T
+            each, asked = some[where[own]].astype(np.float32), some[image[objects]].sum(axis=0)
+            found[start : start + step, :, label - 1] = _of_class(each, right[:, own], wrong[:, own], asked)
     return found
 
 
 def _of_class(weights: np.ndarray, right: np.ndarray, wrong: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """AP [R] of detections in the order of their scores, each with a weight [R, D], of `asked` [R] objects."""
-    true = np.cumsum(weights[:, right], axis=1, dtype=np.float64)  # precision is largest just where one is right
-    false = np.cumsum(weights * wrong, axis=1, dtype=np.float64)[:, right]
-    precision = np.divide(true, true + false, out=np.zeros_like(true), where=true > 0)
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    precision = np.concatenate([precision, np.zeros((len(precision), 1))], axis=1)
-    recall = np.divide(true, asked[:, None], out=np.zeros_like(true), where=asked[:, None] > 0)
-    places = np.stack([np.searchsorted(reached, RECALLS, side="left") for reached in recall])
-    value = np.take_along_axis(precision, places, axis=1).mean(axis=1)
-    return np.where(asked > 0, value, np.nan)
+    """AP [R, T] of detections in the order of their scores, each with a weight [D, R], of `asked` [R] objects."""
+    found, kept = np.empty((len(asked), len(right))), None
+    for row, (good, bad) in enumerate(zip(right, wrong, strict=True)):
+        if kept is None or not np.array_equal(kept, good | bad):  # mostly the same at every threshold
+            kept = good | bad
+            said = np.cumsum(weights * kept[:, None], axis=0)  # whole numbers, exact in float32
+        # Precision is largest just where a detection is right, so the others are needed for their number alone.
+        true, count = np.cumsum(weights[good], axis=0, dtype=np.float64), said[good]
+        precision = np.divide(true, count, out=np.zeros_like(true), where=count > 0)
+        precision = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
+        precision = np.concatenate([precision, np.zeros((1, len(asked)))])
+        recall = np.divide(true, asked, out=np.zeros_like(true), where=asked > 0)
+        places = np.stack([np.searchsorted(reached, RECALLS, side="left") for reached in recall.T.copy()], axis=1)
+        found[:, row] = np.take_along_axis(precision, places, axis=0).mean(axis=0)
+    return np.where(asked[:, None] > 0, found, np.nan)
 
 
 def recalls(matches: Matches, labels: np.ndarray, image: np.ndarray, classes: int, weights: np.ndarray) -> np.ndarray:

@@ -1,0 +1,80 @@
+"""What a terminal says of detectors: a row for each way of training, and a line for each student."""
+
+import math
+
+import pandas as pd
+
+FLOORED = "floor:independent-student"
+
+
+def together(rows: pd.DataFrame) -> pd.DataFrame:
+    """All seeds of a group together where there are several, else the only one."""
+    several = rows.groupby(["group", "split"])["seed"].transform(lambda seeds: (seeds == "all").any())
+    return rows[~several.astype(bool) | (rows["seed"] == "all")]
+
+
+def short(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of text for each way of training; AP and its difference from the student alone in points."""
+    whole = table[(table["pair"] == "truth") & (table["class"] == "all")]
+    lines = []
+    for (_, b), rows in together(whole).groupby(["split", "b"], sort=False):
+        by = rows.set_index(["measure", "area"])
+        ap = by.loc[("ap", "all")]
+        line = {"network": b, "seeds": str(ap.seeds), "AP": ranged(ap.value, ap.ci_low, ap.ci_high)}
+        line["over alone"] = signed(ap.gain, ap.gain_low, ap.gain_high)
+        line["AP50"] = points(by.loc[("ap50", "all")].value)
+        line |= {area: points(by.loc[("ap", area)].value) for area in dict.fromkeys(rows["area"]) if area != "all"}
+        line["agree-F1"] = _agreement(table, b)
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _agreement(table: pd.DataFrame, b: str) -> str:
+    rows = table[(table["measure"] == "agree-f1") & (table["iou"] == "0.5") & (table["b"] == b)]
+    rows = rows[rows["pair"].isin(("teacher-student", FLOORED))]
+    return points(rows["value"].iloc[0]) if len(rows) else ""
+
+
+def points(value: float) -> str:
+    """A share in percent; empty where it is not known.
+
+    >>> points(0.1234), points(float("nan"))
+    ('12.3', '')
+    """
+    return "" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def ranged(value: float, low: float, high: float) -> str:
+    return points(value) if math.isnan(low) else f"{points(value)} [{points(low)}, {points(high)}]"
+
+
+def signed(value: float | None, low: float, high: float) -> str:
+    """A difference in points with its interval.
+
+    >>> signed(0.012, -0.01, 0.034)
+    '+1.2 [-1.0, +3.4]'
+    """
+    if value is None or math.isnan(value):
+        return ""
+    number = f"{100 * value:+.1f}"
+    return number if low is None or math.isnan(low) else f"{number} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def notes(table: pd.DataFrame) -> list[str]:
+    """Whether AP rose by more than chance, how that compares with a second seed, and the caveats."""
+    said = []
+    gaps = table[(table["measure"] == "ap-difference") & (table["area"] == "all")]
+    for row in gaps[gaps["pair"] == FLOORED].itertuples():
+        sure = row.ci_low > 0 or row.ci_high < 0
+        what = signed(row.value, row.ci_low, row.ci_high)
+        said.append(f"{row.b} against {row.a}: {what} points of AP{'' if sure else ', which chance may explain'}")
+    churn = gaps[gaps["pair"].str.startswith("ceiling:")]
+    if len(churn):
+        most = churn["value"].abs().max()
+        said.append(f"two seeds of one training differ by up to {100 * most:.1f} points of AP")
+    trained = table[(table["measure"] == "ap") & (table["role"] == "student")]
+    if len(trained) and not (gaps["pair"] == FLOORED).any():
+        said.append("no student without a teacher is among the sources: give one (--baseline RUN), for the floor")
+    if len(trained) and trained["seeds"].max() < 3:
+        said.append("fewer than 3 seeds: an interval over images says nothing of another training")
+    return said
