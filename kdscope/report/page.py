@@ -24,7 +24,7 @@ from kdscope.report.payload import Card, Column, Payload, Table
 ASSETS = Path(__file__).parent / "assets"
 # Each may import from those before it: they are joined into one module, for a page in a file cannot import another.
 MODULES = (
-    *("dom", "colours", "maps", "cards", "tables", "charts", "answers", "filmstrip", "canvas"),
+    *("dom", "colours", "maps", "cards", "tables", "themes", "charts", "answers", "filmstrip", "canvas"),
     *("overlap", "ious", "panels", "explorer", "main"),
 )
 IMPORT = re.compile(r"^import [^;]*;\n", flags=re.MULTILINE)

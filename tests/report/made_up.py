@@ -136,17 +136,24 @@ def _runs(rng: np.random.Generator, names: list[str]) -> Table:
 def _chart(rng: np.random.Generator, k: int, names: list[str], hostile: bool) -> Chart:
     steps = np.arange(1, 61)
     title = HOSTILE[k % len(HOSTILE)] if hostile else f"Accuracy over epochs {k + 1}"
+    layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": names[0] if hostile else "accuracy"}}}
     if k % 4 == 1:
-        values = rng.uniform(0.2, 1, (8, 8)).round(3)
-        data = [{"type": "heatmap", "z": values.tolist(), "colorscale": "Viridis", "zmin": 0, "zmax": 1,
-                 "hovertemplate": "%{x} ~ %{y}: %{z}<extra></extra>"}]  # fmt: skip
+        data = [
+            {"type": "heatmap", "z": rng.uniform(0.2, 1, (8, 8)).round(3).tolist(), "colorscale": "Viridis", "zmin": 0,
+             "zmax": 1, "hovertemplate": "%{x} ~ %{y}: %{z}<extra></extra>", "visible": k == 0}
+            for k in range(2)
+        ]  # fmt: skip
+        menus = [[True, False], [False, True]]
+        buttons = [
+            {"label": names[k], "method": "restyle", "args": [{"visible": seen}]} for k, seen in enumerate(menus)
+        ]
+        layout["updatemenus"] = [{"buttons": buttons, "active": 0}]
     else:
         data = [
             {"type": "scatter", "mode": "lines", "name": name, "x": steps.tolist(),
              "y": (0.9 - 0.6 * np.exp(-steps / rng.uniform(8, 20)) + rng.normal(0, 0.008, 60)).round(4).tolist()}
             for name in names
         ]  # fmt: skip
-    layout = {"xaxis": {"title": {"text": "epoch"}}, "yaxis": {"title": {"text": names[0] if hostile else "accuracy"}}}
     table = Table(
         [Column("name", "Run"), Column("epoch", "Epoch", "number"), Column("value", "Accuracy", "number")],
         [{"name": name, "epoch": int(step), "value": float(rng.uniform())} for name in names for step in steps[::10]],
@@ -193,6 +200,7 @@ def explorer(rng: np.random.Generator, names: list[str], classes: list[str], ima
             "activation": _maps(rng, spots, blur, grid, "Activation map", False),
             "causal": _maps(rng, spots, blur, grid, "Causal map", True),
         }
+    alone.maps["causal"].known = text((np.arange(images) % 10 != 3).astype(np.uint8))
     columns = int(np.ceil(np.sqrt(images)))
     return Explorer(
         split="test", view="none", classes=classes, count=images, image_size=tile, columns=columns,

@@ -152,6 +152,23 @@ def test_charts_are_drawn_when_they_come_near_and_follow_the_theme(opened):
     page.wait_for_function(f"() => ({colour})(document.querySelector('#chart-1 .plot')) !== '{light}'")
 
 
+def test_the_menu_of_a_chart_is_a_select_and_keeps_what_was_chosen(opened):
+    payload, page = opened
+    page.locator("#chart-2").scroll_into_view_if_needed()
+    page.wait_for_selector("#chart-2 .plot[data-drawn] .main-svg")
+    shown = "() => document.querySelector('#chart-2 .plot').data.map(trace => trace.visible)"
+    menu = page.locator("#chart-2 select")
+    labels = [button["label"] for button in payload.charts[1].figure["layout"]["updatemenus"][0]["buttons"]]
+    assert menu.locator("option").all_text_contents() == labels
+    assert page.evaluate(shown) == [True, False]
+    menu.focus()
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(shown) == [False, True]
+    page.click(".theme")
+    assert page.evaluate(shown) == [False, True]
+    assert page.locator("#chart-2 select").count() == 1
+
+
 def test_the_numbers_of_a_chart_are_under_it(opened):
     payload, page = opened
     page.locator("#chart-1 summary").click()

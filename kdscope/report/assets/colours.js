@@ -40,7 +40,6 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const CHOICES = { auto: "as the system", light: "light", dark: "dark" };
 const listeners = [];
 
-export const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
 export const onTheme = (listener) => listeners.push(listener);
 
 const told = () => listeners.forEach((listener) => listener());
