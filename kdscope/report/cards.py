@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Iterable
 
 from kdscope.measures import MEASURES
@@ -100,7 +101,8 @@ def _of_measure(name: str, measure: str, definition: str) -> Card:
 
 def _first(text: str | None) -> str:
     """The first paragraph, on one line."""
-    return " ".join((text or "").split("\n\n")[0].split())
+    paragraph = " ".join((text or "").split("\n\n")[0].split())
+    return re.sub(r" \(`[^`]*`\)", "", paragraph).replace("`", "")  # where it is in the code is no news here
 
 
 def _direction(direction: str) -> str:

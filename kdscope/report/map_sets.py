@@ -9,7 +9,7 @@ from kdscope.measures.grids import as_maps, pool_area
 from kdscope.report.payload import MapSet
 from kdscope.report.pixels import as_bytes, as_signed_bytes, encode
 
-MOST_BYTES = 3_600_000  # of all maps together: the page has room for a third more as base64
+MOST_BYTES = 2_800_000  # of all maps together: the page has room for a third more as base64
 FINEST = 16  # cells a side
 METHODS = ("cam", "grad-cam", "rollout", "cls-attention", "activation", "integrated-gradients")
 TITLES = {

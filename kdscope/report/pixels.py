@@ -8,9 +8,9 @@ import numpy as np
 
 from kdscope.errors import KDScopeError
 
-TILES = 5_000_000  # pixels of all images together, beyond which they are made smaller
+TILES = 4_000_000  # pixels of all images together, beyond which they are made smaller
 EXACT = 700_000  # pixels up to which the picture loses nothing
-QUALITY = 88
+QUALITY = 82
 
 
 def encode(values: np.ndarray, kind: str) -> str:

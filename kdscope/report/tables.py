@@ -13,7 +13,7 @@ from kdscope.report.cards import card_id
 from kdscope.report.payload import AnalysisTable, Column, Table
 
 MOST_ROWS = 300  # of one analysis, and of all together; the CSV has all
-MOST_OF_ALL = 1500
+MOST_OF_ALL = 1200
 FIRST = ("measure", "definition", "a", "b", "layer", "map", "by", "split", "view", "seed")
 NUMBERS = ("value", "ci_low", "ci_high", "floor", "ceiling", "n")
 # Repeats of what other columns say, and the names of files.

@@ -6,8 +6,6 @@ from typing import Any
 from kdscope.files import write_text
 from kdscope.run import Run
 
-LIMIT = 15 * 2**20  # bytes of a page
-
 
 def write_report(source: str | Path | Run, out: str | Path | None = None, **options: Any) -> Path:
     """Write the report of a run or a study; the same input gives the same bytes.

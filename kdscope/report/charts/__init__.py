@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kdscope.report.found import Found
     from kdscope.report.payload import Chart, Table
 
-MOST_NUMBERS = 250  # rows of the table under a chart
+MOST_NUMBERS = 150  # rows of the table under a chart
 
 CHARTS: Registry = Registry("chart", "kdscope.report.charts", "kdscope.charts")
 

@@ -192,7 +192,7 @@ def categories(order: Sequence[str]) -> dict[str, Any]:
 
 def _unit(card: str) -> str:
     found = about(card)
-    return f"{found.name} ({found.unit})" if found.unit and len(found.name) < 30 else found.unit or found.name
+    return f"{found.name} ({found.unit})" if found.unit and len(found.name) < 20 else found.unit or found.name
 
 
 def _dots(

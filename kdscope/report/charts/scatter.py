@@ -75,7 +75,7 @@ def _scatter(rows: pd.DataFrame, what: str, measure: str, groups: Sequence[str],
         for name, own in rows.groupby("group", sort=False)
     ]  # fmt: skip
     name = f"{what} against accuracy"
-    shape = layout(440, xaxis=axis(what), yaxis=axis("Test accuracy (%)"))
+    shape = layout(440, xaxis=axis(title(measure)), yaxis=axis("Test accuracy (%)"))
     caption = f"A point for each run, on {rows['split'].iloc[0]}. {found}.{_warning(found)}"
     alt = f"{name}: {len(rows)} runs of {found.groups} groups. {found}.{_warning(found)}"
     numbers = of_frame(

@@ -26,6 +26,7 @@ CONTROLS = {
     "ceiling:student-seeds": "ceiling: two seeds of the student",
 }
 MOST = 12  # maps of one measure
+WIDE = 34  # letters of the menu, so that it fits a phone
 FEW = 6  # layers whose cells have room for their number
 
 
@@ -56,6 +57,8 @@ def _heat_maps(
     maps: list[tuple[str, pd.DataFrame]], id: str, measure: str, definition: str, limits: tuple[float, float]
 ) -> Chart:
     """All maps as one trace each behind a menu that chooses; the first is shown."""
+    from kdscope.figures.style import short_names
+
     data = []
     for k, (name, own) in enumerate(maps):
         down, across = (list(dict.fromkeys(own[side])) for side in ("layer_a", "layer_b"))
@@ -82,7 +85,8 @@ def _heat_maps(
         yaxis=side | {"title": {"text": "Layer of a (teacher)"}, "autorange": "reversed"},
     )  # fmt: skip
     if len(maps) > 1:
-        shape["updatemenus"] = [_menu([name for name, _ in maps])]
+        short = short_names([name for name, _ in maps], WIDE)
+        shape["updatemenus"] = [_menu([*short.values()])]
         shape["margin"] = {"l": 10, "r": 10, "t": 60, "b": 10}
     rows = pd.concat([own for _, own in maps])
     rows = rows.assign(label=rows["layer"] + ", " + rows["b"] + " and " + rows["a"])
