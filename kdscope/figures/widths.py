@@ -104,7 +104,7 @@ def _share_labels(lines: list[list[Axes]]) -> None:
 
 
 def _wrap_labels(figure: Figure, shown: list[Axes]) -> None:
-    """Labels that reach over the edge of the figure go on in a second line."""
+    """Labels that reach over the edge of the figure, and titles over those beside them, go on in another line."""
     for axes in shown:
         box = axes.xaxis.label.get_window_extent()
         if box.x1 > figure.bbox.x1 or box.x0 < 0:
@@ -112,6 +112,11 @@ def _wrap_labels(figure: Figure, shown: list[Axes]) -> None:
             middle = (box.x0 + box.x1) / 2
             room = 2 * min(figure.bbox.x1 - middle, middle) / box.width
             axes.set_xlabel(fill(text, max(12, int(room * max(map(len, text.split("\n")))))))
+        wide = axes.title.get_window_extent().width / axes.bbox.width
+        if wide > 1.1 and axes.bbox.width < 0.6 * figure.bbox.width:
+            lines = axes.get_title().split("\n")
+            most = int(max(map(len, lines)) / wide)
+            axes.title.set_text("\n".join(fill(line, max(12, most)) for line in lines))
         if axes.yaxis.label.get_window_extent().height > 1.1 * axes.bbox.height:
             axes.set_ylabel(fill(axes.get_ylabel(), max(12, len(axes.get_ylabel()) // 2 + 2)))
 
