@@ -50,23 +50,37 @@ def ask(
             continue
         options = question.options | (change if isinstance(change, dict) else {})
         chosen = [cell for cell in wanted if any(matches(cell, pattern) for pattern in question.runs)]
-        there = list({cell.key: cell for cell in chosen if states[cell.name].state == "done"}.values())
-        if chosen and not there:
-            answers.append(Answer(label, place.folder / label, error="none of its runs is done"))
-        elif chosen:
-            missing = [cell.name for cell in chosen if states[cell.name].state != "done"]
-            answers.append(_answer(question, label, options, there, missing, wanted, known, place))
+        for value, part in _parts(chosen, question.per):
+            there = list({cell.key: cell for cell in part if states[cell.name].state == "done"}.values())
+            named = f"{label}-{value}" if value else label
+            if not there:
+                answers.append(Answer(named, place.folder / named, error="none of its runs is done"))
+                continue
+            missing = [cell.name for cell in part if states[cell.name].state != "done"]
+            beside = [cell for cell in wanted if not value or cell.point.get(question.per) in (value, None)]
+            answers.append(_answer(question, named, options, there, missing, beside, known, place))
     for answer in answers:
         if answer.error:
             say(f"analysis {answer.label} failed: {answer.error}")
     return answers
 
 
+def _parts(chosen: Sequence[Cell], axis: str) -> list[tuple[str, list[Cell]]]:
+    """The cells by their values on an axis, each with the value; all together where they have no more than one."""
+    parts: dict[str, list[Cell]] = {}
+    for cell in chosen:
+        parts.setdefault(cell.point.get(axis, "") if axis else "", []).append(cell)
+    return list(parts.items()) if len(parts) > 1 else [("", part) for part in parts.values()]
+
+
 def check(study: Study) -> None:
     """Raise for an analysis that is none, or an option that it does not have, before hours are spent on runs."""
     from kdscope.analyses import ANALYSES
 
+    axes = {axis for arm in study.runs.values() for axis in arm.grid}
     for question in study.analyses:
+        if question.per and question.per not in axes:
+            raise unknown("axis", question.per, axes, f"study {study.name!r}, analysis {question.name!r}")
         known = ANALYSES[question.name].options
         for option in question.options:
             if option not in known:

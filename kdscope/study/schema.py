@@ -80,6 +80,7 @@ class Question(Settings):
     runs: Names = ("*",)  # names of runs or globs of cells
     options: dict[str, Any] = {}
     label: str = ""  # of the folder of its tables and figures; its name where there is none
+    per: str = ""  # an axis: asked of the runs of each of its values by themselves, such as of each data set
 
 
 class Fewer(Settings):
