@@ -4,6 +4,7 @@ The key is a hash of the complete config in which each teacher is replaced by it
 training, in whatever study, finds the run that is already there.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from kdscope.errors import KDScopeError, unknown
 from kdscope.files import digest
 from kdscope.methods.method import known_terms
 from kdscope.study.grid import check_rules, chosen, part, points, spell
-from kdscope.study.schema import Arm, Fewer, Scale, Study
+from kdscope.study.schema import MOST, Arm, Fewer, Scale, Study
 from kdscope.study.teaching import OWN, Draft, Taught, listed, ordered, teachers_of
 
 # What changes nothing of what is learned; the same run serves with any of it.
@@ -128,6 +129,9 @@ def _drafts(study: Study, name: str, arm: Arm, scale: Scale) -> Iterator[Draft]:
         base = merge(base, api.nested(_without_links(layer)))
     seeds = own.seeds or (scale.seeds if arm.seeds is None or scale.seeds is None else arm.seeds[: len(scale.seeds)])
     seeds = seeds or arm.seeds or study.seeds
+    count = (math.prod(map(len, grid.values())) + len(include)) * len(seeds)
+    if count > MOST:
+        raise KDScopeError(f"its grid has {count} runs; a study has at most {MOST}")
     for point, further in points(grid, include, arm.exclude):
         settings, links = base, {name: getattr(arm, name) for name in OWN}
         for axis, (_, value) in point.items():

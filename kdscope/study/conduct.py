@@ -18,7 +18,7 @@ import yaml
 
 from kdscope.errors import KDScopeError, nearest
 from kdscope.files import write_text
-from kdscope.fleet import Outcome, Training, train_all
+from kdscope.fleet import Outcome, Training, check_jobs, train_all
 from kdscope.study.cells import Cell, cells
 from kdscope.study.place import Place, State
 from kdscope.study.schema import Study
@@ -83,6 +83,8 @@ def conduct(
     from kdscope.study.papers import check_figures, draw_paper
     from kdscope.study.tables import write_tables
 
+    if jobs is not None:
+        check_jobs(jobs)
     everything = cells(study, scale)
     known = {cell.name: cell for cell in everything}
     wanted = select(everything, only)

@@ -74,7 +74,7 @@ class Place:
         ]
 
     def check(self, cell: Cell, cells: Mapping[str, Cell]) -> None:
-        """Raise if the run directory of a cell holds other settings than those that its name stands for."""
+        """Raise if the run directory of a cell holds other settings than those that its name stands for, or weights."""
         path = self.run(cell)
         recipe = Run(path).recipe
         origins = [_origin(teacher) for teacher in recipe.teachers]
@@ -82,6 +82,7 @@ class Place:
         begins = recipe.model.checkpoint
         start = None if cell.start is None or begins is None else begins.parent.parent.name.rpartition("-")[2]
         if key_of(recipe, origins, start) == cell.key:
+            _check_weights(path)
             return
         ours, theirs = (flat(c.model_dump(mode="json", exclude={"teachers"})) for c in (cell.config, recipe))
         ours["teachers"], theirs["teachers"] = wanted, origins
@@ -113,7 +114,7 @@ class Place:
             return State("running", epochs, seconds)
         if error := last_error(self.log(cell)):
             return State("failed", epochs, seconds, error=error)
-        missing = [name for name in cell.needs if not (self.run(cells[name]) / "summary.json").is_file()]
+        missing = [name for name in cell.needs if self.state(cells[name], cells).state != "done"]
         if missing:
             return State("waiting", epochs, seconds, error=f"waits for {', '.join(missing)}")
         return State("stopped" if begun else "to do", epochs, seconds)
@@ -151,6 +152,31 @@ def _origin(teacher: TeacherSettings) -> list[Any]:
     if teacher.run is not None:
         return [teacher.run.name.rpartition("-")[2], teacher.weight]
     return [f"{teacher.model}@{teacher.checkpoint}" if teacher.checkpoint else teacher.model, teacher.weight]
+
+
+def _check_weights(path: Path) -> None:
+    """Raise if the weights were written after the run had ended, and are not those that it ended with."""
+    weights, summary = path / "checkpoints" / "model.safetensors", path / "summary.json"
+    if not summary.is_file():
+        return
+    if not weights.is_file():
+        raise KDScopeError(f"{weights} is gone; put it back, or move {path.name} away to train anew")
+    if weights.stat().st_mtime_ns <= summary.stat().st_mtime_ns:
+        return
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from kdscope.models.weights import weights_hash
+
+    try:
+        found = weights_hash(load_file(weights))
+    except SafetensorError as error:
+        found = str(error)
+    if found != read_json(summary)["weights_hash"]:
+        raise KDScopeError(
+            f"{weights} was changed after the run had ended: its hash is {found[:12]}, and by summary.json "
+            f"{read_json(summary)['weights_hash'][:12]}; put it back, or move the folder away to train anew"
+        )
 
 
 def _held(path: Path) -> bool:

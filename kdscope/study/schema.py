@@ -21,6 +21,7 @@ later one of these goes before an earlier one: the study's, the run's, the scale
 """
 # ruff: noqa: RUF012 (pydantic copies defaults)
 
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -32,6 +33,9 @@ from kdscope.config import Settings, read_yaml, validated
 from kdscope.errors import KDScopeError, unknown
 from kdscope.study.grid import as_axis
 
+MOST = 20_000  # runs of a study: what a mistyped grid has more of would fill the memory before it is refused
+RESERVED = ("runs", "logs", "runs.csv", "table.csv", "table.md", "table.tex", "plan.yaml")  # beside the analyses
+
 
 def _axes(grid: Any) -> Any:
     return {str(name): as_axis(str(name), values) for name, values in grid.items()} if isinstance(grid, dict) else grid
@@ -40,6 +44,8 @@ def _axes(grid: Any) -> Any:
 def _seeds(seeds: Any) -> Any:
     """`3` stands for 0, 1, 2; a list for itself."""
     if isinstance(seeds, int) and not isinstance(seeds, bool):
+        if seeds > MOST:
+            raise ValueError(f"a study has at most {MOST} runs")
         seeds = list(range(seeds))
     if isinstance(seeds, list) and (not seeds or len(set(map(str, seeds))) < len(seeds)):
         raise ValueError("seeds are a number of them, at least 1, or a list of different ones")
@@ -139,7 +145,7 @@ def load_study(name: str | Path) -> Study:
 
     Raises:
         KDScopeError: no such study (with the nearest), not a YAML file, an unknown key (with the nearest), or two
-            analyses with one label.
+            analyses with one label, or a name that is none for a folder.
 
     >>> load_study("quickstart").runs["kd"].teachers
     ('teacher-weak',)
@@ -156,7 +162,21 @@ def load_study(name: str | Path) -> Study:
         values["runs"] = {str(run): {} if arm is None else arm for run, arm in values["runs"].items()}
     study = validated(Study, values | {"name": path.stem}, str(path))
     labels = [question.label or question.name for question in study.analyses]
+    for kind, given in {"study": [study.name], "run": study.runs, "scale": study.scales, "label": labels}.items():
+        for each in given:
+            _check_name(kind, each, path)
     for label in labels:
         if labels.count(label) > 1:
             raise KDScopeError(f"{path}: two analyses have the label {label!r}; give one of them another `label`")
     return study
+
+
+def _check_name(kind: str, name: str, path: Path) -> None:
+    """Raise for a name of which no folder can be made inside another."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*", name):
+        right = re.sub(r"[^A-Za-z0-9_.+=-]+", "-", name).strip("-.") or "a"
+        raise KDScopeError(
+            f"{path}: {name!r} is no name for a {kind}: letters, digits and _ . + = - alone, such as {right!r}"
+        )
+    if name in RESERVED:
+        raise KDScopeError(f"{path}: a {kind} cannot be called {name!r}: the folder of the study has that name already")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from kdscope.cli.main import cli, main
 from kdscope.demo import demo
@@ -171,6 +173,28 @@ def test_a_run_that_was_edited_by_hand_is_noticed_and_left(study, tmp_path):
     assert done.states["b-seed0"].state == "done"
 
 
+def test_weights_that_were_edited_by_hand_are_noticed_and_teach_nobody(study, tmp_path):
+    made = study(runs=PAIR, analyses=[{"name": "calibration", "options": {"splits": "test"}}])
+    teacher = conduct(made, tmp_path, jobs=1, only=["t"], analyses=False)
+    place, (cell,) = teacher.place, teacher.cells
+    weights = Run(place.run(cell)).weights
+    tensors = load_file(weights)
+    os.utime(weights)  # a copy of the folder, say: the same weights at another time are nothing to complain of
+    assert place.state(cell, {}).state == "done"
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 1}, weights)
+    done = conduct(made, tmp_path, jobs=1)
+    states = {name: (state.state, state.error) for name, state in done.states.items()}
+    assert states["t-seed0"][0] == "failed"
+    assert re.search(r"model.safetensors was changed after the run had ended: its hash is \w{12}", states["t-seed0"][1])
+    assert states["s-seed0"] == ("waiting", "waits for t-seed0")
+    assert done.failed
+    weights.write_bytes(b"no weights")
+    assert "was changed" in place.state(cell, {}).error
+    weights.unlink()
+    assert "model.safetensors is gone" in place.state(cell, {}).error
+
+
 @pytest.mark.parametrize(
     ("question", "message"),
     [
@@ -252,15 +276,52 @@ def test_a_plan_says_which_data_are_missing(capsys, tmp_path):
     assert f"a was not timed: {tmp_path}/nothing" in out
 
 
-def test_the_command_says_what_is_wrong_on_one_line(capsys, tmp_path):
+ONE = {"title": "t", "settings": SMALL, "runs": {"a": {}}, "scales": {"smoke": {}, "paper": {}}}
+WRONG = {  # what the file says, further words of the command, and what is answered
+    "a circle": ({"title": "t", "runs": {k: {"teachers": v} for k, v in ("ab", "ba")}}, [], "circle: a -> b -> a"),
+    "no runs": ({"title": "t", "runs": {}}, [], "has no runs; its grid is empty"),
+    "an empty axis": ({"title": "t", "runs": {"a": {"grid": {"epochs": []}}}}, [], "run 'a': its grid is empty"),
+    "too many": (ONE | {"seeds": 3}, [], "has 3 runs to train, more than 2; .*--yes"),
+    "a key": ({"title": "t", "runs": {"a": {"seed": 3}}}, [], "unknown setting 'seed' in .*; nearest: seeds"),
+    "a path": ({"title": "t", "runs": {"../a": {}}}, [], "'../a' is no name for a run"),
+    "no mapping": (["a", "b"], [], "a YAML mapping of settings is needed, and it holds a list"),
+    "nothing": (None, [], "a YAML mapping of settings is needed, and it holds nothing"),
+    "a selection": (ONE, ["--only", "b*"], r"no run of the study is called 'b\*'; nearest: a"),
+    "a scale": (ONE, ["--scale", "papr"], "unknown scale 'papr' in study 'bad'; nearest: paper"),
+    "jobs": (ONE, ["--jobs", "0"], "0 jobs can train nothing; give --jobs 1 or more"),
+    "an address": (ONE, ["--ray-address", "auto"], "--ray-address is for --backend ray"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_the_command_says_what_is_wrong_on_one_line(capsys, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("kdscope.study.conduct.LIMIT", 2)
+    text, words, message = WRONG[fault]
     path = tmp_path / "bad.yaml"
-    path.write_text("title: t\nruns: {a: {seed: 3}}\n")
-    code, _, err = call(capsys, "study", "run", path, "--root", tmp_path / "root")
+    path.write_text(yaml.safe_dump(text))
+    code, out, err = call(capsys, "study", "run", path, "--root", tmp_path / "root", *words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("kdscope: ")
+    assert re.search(message, err), err
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("name", ["../../no/such", "no/such.yaml", "quikstart", "..", ""])
+def test_a_study_that_is_not_there_is_said_on_one_line(capsys, tmp_path, name):
+    code, _, err = call(capsys, "study", "run", name, "--root", tmp_path / "root")
     assert code == 2
     assert err.count("\n") == 1
-    assert "unknown setting 'seed'" in err
-    assert "nearest: seeds" in err
+    assert re.search("no such study file|unknown study", err), err
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("name", ["runs", "..", "a b"])
+def test_a_study_file_whose_name_is_none_for_its_folder(tmp_path, name):
+    path = tmp_path / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(ONE))
+    with pytest.raises(KDScopeError, match=r"cannot be called 'runs'|is no name for a study"):
+        load_study(path)
 
 
 def test_verbs_are_listed():
