@@ -23,6 +23,8 @@ from kdscope.files import replacing, write_text
 ONE_COLUMN, TWO_COLUMNS = 3.5, 7.2  # inches
 ROW = 0.26  # inches for a row of a panel
 DPI = 300
+# Else a figure of what is read is not that of what was written; later versions read numbers as they were.
+EXACT = {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 BAND = "0.88"
@@ -165,7 +167,7 @@ def read_table(table: pd.DataFrame | str | Path) -> pd.DataFrame:
         try:
             table = pd.read_csv(
                 table, dtype={"seed": str, "layer": str}, keep_default_na=False, na_values=[""], encoding="utf-8",
-                float_precision="round_trip",  # else a figure of what is read is not that of what was written
+                **EXACT,
             )  # fmt: skip
         except OSError as error:
             raise KDScopeError(f"{table}: {error.strerror or error}") from error
