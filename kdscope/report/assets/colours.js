@@ -5,7 +5,7 @@ const STOPS = {
   magma: ["#000004", "#1d1147", "#51127c", "#832681", "#b73779", "#e75263", "#fc8961", "#fec488", "#fcfdbf"],
   cividis: ["#00224e", "#213a6a", "#434e6c", "#5f636e", "#7b7b78", "#9a9278", "#bbab6e", "#dcc65c", "#fee838"],
   grey: ["#000000", "#ffffff"],
-  "blue–orange": ["#053b63", "#0173b2", "#7fb4d6", "#f4f1ea", "#eec27a", "#de8f05", "#7a4c00"],
+  "blue–orange": ["#02547f", "#0173b2", "#7fb4d6", "#f4f1ea", "#f2cc8a", "#e89b1f", "#d67300"],
 };
 export const SCALES = Object.keys(STOPS);
 export const DIVERGING = "blue–orange";

@@ -12,7 +12,7 @@ export function drawPanels(root, models, view) {
   const names = models.map((model) => model.name).join("\n");
   if (root.dataset.names !== names) {
     root.dataset.names = names;
-    root.replaceChildren(...models.map(panel), meetingPanel());
+    root.replaceChildren(...models.map(panel), meetingPanel(models));
   }
   all(".panel[data-role]", root).forEach((element, k) => drawPanel(element, models[k], view));
   drawMeetingPanel(find(".meeting", root), models, view);
@@ -52,10 +52,12 @@ function drawPanel(element, model, { data, image, sprite, kind, how, opacity, sc
 }
 
 // Teacher (the first, where there are several) and student on one picture: what both attend to, and what one does.
-function meetingPanel() {
+function meetingPanel(models) {
+  const teachers = models.filter((model) => model.role === "teacher");
+  const whose = teachers.length > 1 ? make("bdi", {}, `with ${teachers[0].name}`) : null;
   const key = (name, text) => make("li", {}, make("span", { class: "role", "data-role": name }), text, " ", make("span", { "data-count": name }));
   return make("figure", { class: "panel meeting" },
-    make("figcaption", {}, make("strong", {}, "Overlap")),
+    make("figcaption", {}, make("strong", {}, "Overlap"), whose),
     make("canvas", { role: "img", width: 256, height: 256 }),
     make("ul", { class: "keys" }, key("both", "both"), key("teacher", "teacher only"), key("student", "student only")));
 }
