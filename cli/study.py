@@ -156,8 +156,8 @@ def _grid(*columns: str) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for column in columns:  # a name stays whole, for it may be copied; what is said beside it has lines
+        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
     return table
 
 

@@ -267,6 +267,16 @@ def test_status_and_plan_of_a_study(pair, capsys, tmp_path):
     assert made.title == "t"
 
 
+@pytest.mark.parametrize("words", [["status"], ["plan", "--no-time"]])
+def test_status_and_plan_fit_100_columns_with_names_whole(capsys, tmp_path, words):
+    code, out, _ = call(capsys, "study", *words, "rethinkkd", "--scale", "smoke", "--root", tmp_path)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 100
+    shown = {line.split()[0] for line in out.splitlines() if line.strip()}
+    for cell in cells(load_study("rethinkkd"), "smoke"):
+        assert (cell.name if words == ["status"] else cell.group) in shown
+
+
 def test_a_plan_says_which_data_are_missing(capsys, tmp_path):
     path = tmp_path / "one.yaml"
     runs = {"a": {"settings": {"data": f"folder:{tmp_path}/nothing"}}}
