@@ -1,23 +1,32 @@
 """Do student and teacher find the same things? Agreement of detections, between floors and ceilings."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from kdscope.analyses.cast import Cast, Party, pairs
+from kdscope.analyses.cast import Cast, Pair, Party, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_views import LEVELS, Seen
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import detection_agreement
 from kdscope.detection.measures.found import Found
-from kdscope.detection.measures.resampling import RESAMPLES, Score, image_weights, precisions
+from kdscope.detection.measures.resampling import (
+    RESAMPLES,
+    Score,
+    image_weights,
+    mean_score,
+    over_trainings,
+    precisions,
+)
 from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
 from kdscope.measures.statistics import bootstrap_mean, exact_mean
 
 SOURCE = "kdscope"
+ALONE = "floor:independent-student"
 DIRECTIONS = {
     **{"agree-f1": "higher", "agree-f1-any-class": "higher", "label-agreement": "higher", "box-iou": "higher"},
     **{"score-gap": "lower", "fidelity-ap": "higher"},
@@ -35,30 +44,54 @@ def agreement_findings(
     roles: Cast, networks: Mapping[tuple, Seen], confidence: float
 ) -> list[tuple[Key, Finding, str]]:
     """Each measure of each pair and each control, with its seed, and of all the seeds of a pair together."""
-    every = [pair for pair in pairs(roles) if len(pair.a.subjects) == 1 and pair.b.kind != "random-init"]
-    every = list({(p.pair, p.a.key, p.b.key): p for p in reversed(every)}.values())[::-1]
+    every = compared_pairs(roles)
     measured: dict[tuple, dict[Key, Result]] = {}
+    precision: dict[tuple, Score] = {}
     for pair in every:
         a, b = (networks.get(Party(party.subjects).key) for party in (pair.a, pair.b))
         if a is not None and b is not None:
-            measured[pair.key] = compared(a, b, pair.b.kind == "shuffled", confidence)
+            shuffled = pair.b.kind == "shuffled"
+            measured[pair.key] = compared(a, b, shuffled, confidence)
+            precision[pair.key] = fidelity_ap(a, b, shuffled)
+            measured[pair.key]["fidelity-ap", MEAN] = _of_score(precision[pair.key], len(a.found), confidence)
     found = []
     for key in dict.fromkeys(key for results in measured.values() for key in results):
         of_key = {pair: {key: results[key]} for pair, results in measured.items() if key in results}
         framed = in_frames(every, of_key, confidence, DIRECTIONS)
+        together = over_groups(framed, confidence)
+        if key[0] == "fidelity-ap":
+            together = [_together(finding, framed, precision, confidence) for finding in together]
         found += [(key, finding, str(finding.pair.b.seed)) for finding in framed]
-        found += [(key, finding, "all") for finding in over_groups(framed, confidence)]
+        found += [(key, finding, "all") for finding in together]
     return found
 
 
-def compared(a: Seen, b: Seen, shuffled: bool, confidence: float = 0.95) -> dict[Key, Result]:
-    """Agreement of b with a at each IoU and over all of them, and AP of b where a's detections are the truth."""
-    t, s, whole = a.cut, b.cut, list(b.found)
-    if shuffled:
-        if len(s) < 2:
-            return {}
-        order = derangement(len(s))
-        s, whole = [s[k] for k in order], [whole[k] for k in order]
+def compared_pairs(roles: Cast) -> list[Pair]:
+    """The pairs of two detectors, each once; a random one finds nothing, which is no control."""
+    every = [pair for pair in pairs(roles) if len(pair.a.subjects) == 1 and pair.b.kind != "random-init"]
+    plain = {(pair.pair, pair.a.key, pair.b.key) for pair in every if pair.baseline is None}
+    return [
+        pair for pair in every
+        if pair.pair != ALONE or pair.baseline is None or (pair.pair, pair.a.key, pair.b.key) not in plain
+    ]  # fmt: skip
+
+
+def _together(
+    finding: Finding, single: Sequence[Finding], precision: Mapping[tuple, Score], confidence: float
+) -> Finding:
+    """With the interval of resampled trainings and images: an average precision is no mean over images."""
+    pair = finding.pair
+    same = [
+        precision[other.pair.key] for other in single
+        if (other.pair.pair, other.pair.a.groups, other.pair.b.groups) == (pair.pair, pair.a.groups, pair.b.groups)
+    ]  # fmt: skip
+    low, high = over_trainings(same).interval(confidence)
+    return replace(finding, result=replace(finding.result, ci_low=low, ci_high=high))
+
+
+def compared(a: Seen, b: Seen, shuffled: bool = False, confidence: float = 0.95) -> dict[Key, Result]:
+    """Agreement of b with a at each IoU and over all of them."""
+    t, s = a.cut, exchanged(b.cut) if shuffled else b.cut
     by_iou = {f"{iou:g}": detection_agreement(t, s, iou) for iou in LEVELS}
     found: dict[Key, Result] = {}
     for name, column in FIELDS.items():
@@ -68,8 +101,12 @@ def compared(a: Seen, b: Seen, shuffled: bool, confidence: float = 0.95) -> dict
         else:
             values = {"0.5": values["0.5"]}
         found |= {(name, iou): _result(name, each, confidence) for iou, each in values.items()}
-    found["fidelity-ap", MEAN] = _fidelity_ap(t, whole, len(a.classes), b.cap, confidence)
     return found
+
+
+def exchanged(found: Sequence[Found]) -> list[Found]:
+    """Each image with what was found in another one; a lone image stays."""
+    return [found[k] for k in derangement(len(found))] if len(found) > 1 else list(found)
 
 
 def _result(name: str, values: np.ndarray, confidence: float) -> Result:
@@ -80,14 +117,14 @@ def _result(name: str, values: np.ndarray, confidence: float) -> Result:
     )
 
 
-def _fidelity_ap(t: Sequence[Found], s: Sequence[Found], classes: int, cap: int, confidence: float) -> Result:
-    """Average precision of the student's detections where the teacher's, cut, are the objects."""
-    truth = Objects.of([torch.from_numpy(some.boxes) for some in t], [some.labels for some in t])
-    matches = match(s, truth, LEVELS, cap)
-    weights = np.concatenate([np.ones((1, len(t)), dtype=np.int64), image_weights(len(t), RESAMPLES)])
-    values = precisions(matches, truth.labels.numpy(), truth.image.numpy(), classes, weights)
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(known, values, 0.0).sum(axis=(1, 2)) / known.sum(axis=(1, 2))
-    score = Score(float(mean[0]), mean[1:])
-    return Result("fidelity-ap", score.value, None, len(t), *score.interval(confidence), source=SOURCE)
+def fidelity_ap(a: Seen, b: Seen, shuffled: bool = False) -> Score:
+    """Average precision of b where what a finds, cut at its own best score, are the objects."""
+    truth = Objects.of([torch.from_numpy(some.boxes) for some in a.cut], [some.labels for some in a.cut])
+    matches = match(exchanged(b.found) if shuffled else b.found, truth, LEVELS, b.cap)
+    images = len(a.found)
+    weights = np.concatenate([np.ones((1, images), dtype=np.int64), image_weights(images, RESAMPLES)])
+    return mean_score(precisions(matches, truth.labels.numpy(), truth.image.numpy(), len(a.classes), weights))
+
+
+def _of_score(score: Score, images: int, confidence: float) -> Result:
+    return Result("fidelity-ap", score.value, None, images, *score.interval(confidence), source=SOURCE)

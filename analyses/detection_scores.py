@@ -8,7 +8,15 @@ import numpy as np
 
 from kdscope.analyses.cast import Cast
 from kdscope.analyses.detection_views import LEVELS, Seen
-from kdscope.detection.measures.resampling import RESAMPLES, Score, image_weights, over_trainings, precisions, recalls
+from kdscope.detection.measures.resampling import (
+    RESAMPLES,
+    Score,
+    image_weights,
+    mean_score,
+    over_trainings,
+    precisions,
+    recalls,
+)
 
 EVERY = "all"
 HEADLINE = ("ap", EVERY, EVERY)
@@ -47,19 +55,11 @@ def scores_of(one: Seen) -> dict[tuple[str, str, str], Score]:
     for area, matches in one.matches.items():
         ap = precisions(matches, labels, image, classes, weights)
         at = {"ap": slice(None), "ap50": [LEVELS.index(0.5)], "ap75": [LEVELS.index(0.75)]}
-        scores |= {(name, area, EVERY): _score(ap[:, some]) for name, some in at.items()}
-        scores["ar", area, EVERY] = _score(recalls(matches, labels, image, classes, weights))
+        scores |= {(name, area, EVERY): mean_score(ap[:, some]) for name, some in at.items()}
+        scores["ar", area, EVERY] = mean_score(recalls(matches, labels, image, classes, weights))
         if area == EVERY:
-            scores |= {("ap", area, name): _score(ap[..., k : k + 1]) for k, name in enumerate(one.classes)}
+            scores |= {("ap", area, name): mean_score(ap[..., k : k + 1]) for k, name in enumerate(one.classes)}
     return scores
-
-
-def _score(values: np.ndarray) -> Score:
-    """The mean over thresholds and the classes that have objects: the first row is the number, the others draws."""
-    known = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(known, values, 0.0).sum(axis=(1, 2)) / known.sum(axis=(1, 2))
-    return Score(float(mean[0]), mean[1:])
 
 
 def score_rows(roles: Cast | None, networks: Mapping[tuple, Seen], confidence: float) -> Iterator[dict[str, Any]]:

@@ -26,66 +26,60 @@ def detection_cache(subject: Subject, split: str) -> FeatureCache:
     """
     if subject.load is None:
         return subject.cache(split, kind="detection")
+    from kdscope.detection.cached import extract_of
     from kdscope.detection.evaluate import most_of
     from kdscope.detection.extract import extract_detections
 
-    dataset = detection_data(subject)
+    dataset = _dataset(subject)
     path = subject.folder / f"{subject.prefix}{split}-none.kdcache"
 
     def make() -> FeatureCache:
+        if not subject.prefix:  # with its detections for other tools
+            return extract_of(Run(subject.folder.parent), split=split, device=subject.device, progress=True)
         network = subject.load()
-        return extract_detections(
-            network, dataset, split, path, most=most_of(dataset.name), **_options(subject, network)
-        )  # fmt: skip
+        most = most_of(dataset.name)
+        return extract_detections(network, dataset, split, path, most=most, **_options(subject, network))
 
-    return _kept(subject, split, path, {"kind": "detection", "weights": subject.weights}, make)
+    return _kept(subject, split, [path], {"kind": "detection", "weights": subject.weights}, make)
 
 
-def pair_cache(student: Subject, teacher: Subject, split: str) -> FeatureCache:
-    """A detector beside a teacher, its own or another's: a cache of kind "pair".
+def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair") -> FeatureCache:
+    """A detector beside a teacher, its own or another's.
 
     Where the widths of their maps differ, those adapters are used that the student's run trained for this teacher.
+
+    Args:
+        kind: "pair" (`kdscope.detection.pair`), "patched-regions" or "patched-levels" (`kdscope.detection.patch`).
 
     Raises:
         KDScopeError: a bare cache; maps that cannot be compared.
     """
     from kdscope.detection.cached import adapters_of
+    from kdscope.detection.evaluate import most_of
     from kdscope.detection.pair import extract_pair
+    from kdscope.detection.patch import extract_patched
 
-    dataset, path, own = _of_two(student, teacher, split, "pair")
+    for subject in (student, teacher):
+        if subject.load is None:
+            raise KDScopeError(f"{subject.name} is a cache; two detectors can be compared map by map only as runs")
+    dataset = _dataset(student)
+    own = any(teacher.weights is not None and t.weights == teacher.weights for t in student.teachers[:1])
+    stem = f"{student.prefix}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
+    limit = some_images(len(dataset.split(split)))
+    paths = [student.folder / f"{stem}.kdcache"]
+    paths += [] if limit is None else [student.folder / f"{stem}-{IMAGES}-images.kdcache"]
 
     def make() -> FeatureCache:
         network, other = student.load(), teacher.load()
-        adapters = adapters_of(Run(student.folder.parent)) if own else {}
-        return extract_pair(
-            network, other, dataset, split, path, adapters=adapters, limit=some_images(len(dataset.split(split))),
-            **_options(student, network),
-        )  # fmt: skip
+        options = _options(student, network) | {"limit": limit}
+        options["adapters"] = adapters_of(Run(student.folder.parent)) if own and not student.prefix else {}
+        if kind == "pair":
+            return extract_pair(network, other, dataset, split, paths[-1], **options)
+        options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
+        return extract_patched(network, other, dataset, split, paths[-1], **options)
 
-    wanted = {"kind": "pair", "weights": student.weights, "teacher": teacher.weights}
-    return _kept(student, split, path, wanted, make)
-
-
-def patch_cache(student: Subject, teacher: Subject, split: str) -> FeatureCache:
-    """What the teacher's heads find where parts of its maps are the student's: a cache of kind "patch".
-
-    Raises:
-        KDScopeError: a bare cache; maps of other widths or grids.
-    """
-    from kdscope.detection.evaluate import most_of
-    from kdscope.detection.patch import extract_patched
-
-    dataset, path, _ = _of_two(student, teacher, split, "patch")
-
-    def make() -> FeatureCache:
-        network = student.load()
-        return extract_patched(
-            network, teacher.load(), dataset, split, path, most=most_of(dataset.name),
-            limit=some_images(len(dataset.split(split))), **_options(student, network),
-        )  # fmt: skip
-
-    wanted = {"kind": "patch", "weights": student.weights, "teacher": teacher.weights}
-    return _kept(student, split, path, wanted, make)
+    wanted = {"kind": kind, "weights": student.weights, "teacher": teacher.weights}
+    return _kept(student, split, paths, wanted, make)
 
 
 def some_images(count: int, most: int = IMAGES) -> torch.Tensor | None:
@@ -97,24 +91,12 @@ def some_images(count: int, most: int = IMAGES) -> torch.Tensor | None:
     return None if count <= most else torch.arange(most) * count // most
 
 
-def detection_data(subject: Subject) -> Any:
-    """The dataset of a detector; a KDScopeError for a classifier."""
+def _dataset(subject: Subject) -> Any:
     if not hasattr(subject.dataset, "category_ids"):
         raise KDScopeError(
             f"{subject.name} classifies images of {subject.dataset.name!r}; this analysis is of detectors"
         )
     return subject.dataset
-
-
-def _of_two(student: Subject, teacher: Subject, split: str, kind: str) -> tuple[Any, Path, bool]:
-    """The data, where the cache lies, and whether the student's run learned from this very teacher."""
-    for subject in (student, teacher):
-        if subject.load is None:
-            raise KDScopeError(f"{subject.name} is a cache; two detectors can be compared map by map only as runs")
-        detection_data(subject)
-    own = any(teacher.weights is not None and t.weights == teacher.weights for t in student.teachers[:1])
-    end = "" if own else f"-{(teacher.weights or weights_hash(teacher.load()))[:8]}"
-    return student.dataset, student.folder / f"{student.prefix}{split}-none-{kind}{end}.kdcache", own
 
 
 def _options(subject: Subject, network: torch.nn.Module) -> dict[str, Any]:
@@ -123,16 +105,16 @@ def _options(subject: Subject, network: torch.nn.Module) -> dict[str, Any]:
 
 
 def _kept(
-    subject: Subject, split: str, path: Path, wanted: dict[str, Any], make: Callable[[], FeatureCache]
+    subject: Subject, split: str, paths: list[Path], wanted: dict[str, Any], make: Callable[[], FeatureCache]
 ) -> FeatureCache:
-    """The cache at `path` where it is complete and right, which is known without a network; else it is made."""
-    if path.exists() and None not in wanted.values():
-        try:
-            cache = FeatureCache(path, wanted | {"data": subject.dataset.split(split).fingerprint, "split": split})
-            if cache.complete and not missing_shards(path, cache.manifest):
+    """The first cache of `paths` that is complete and right, which is known without a network; else it is made."""
+    known = wanted | {"data": subject.dataset.split(split).fingerprint, "split": split}
+    for path in paths:
+        if path.exists() and None not in wanted.values():
+            cache = FeatureCache(path)
+            right = {name: cache.identity.get(name) for name in known} == known
+            if right and cache.complete and not missing_shards(path, cache.manifest):
                 return cache
-        except KDScopeError:
-            pass  # what is wrong there is for the extraction to say
-    if not path.exists():
-        say(f"extracting {subject.name}: {path.stem}")
+    if not paths[-1].exists():
+        say(f"extracting {subject.name}: {paths[-1].stem}")
     return make()

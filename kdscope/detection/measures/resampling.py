@@ -120,3 +120,16 @@ def recalls(matches: Matches, labels: np.ndarray, image: np.ndarray, classes: in
         with np.errstate(invalid="ignore"):
             found[:, :, label - 1] = (each @ matches.hits[:, own].T) / each.sum(axis=1, keepdims=True)
     return found
+
+
+def mean_score(values: np.ndarray) -> Score:
+    """The mean over thresholds and over the classes that have objects of [1 + R, T, K]; the first row is the number.
+
+    >>> score = mean_score(np.array([[[0.5, np.nan]], [[0.25, 0.75]]]))
+    >>> score.value, score.draws.tolist()
+    (0.5, [0.5])
+    """
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(known, values, 0.0).sum(axis=(1, 2)) / known.sum(axis=(1, 2))
+    return Score(float(mean[0]), mean[1:])
