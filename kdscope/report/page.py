@@ -27,6 +27,7 @@ MODULES = (
     *("dom", "colours", "maps", "cards", "tables", "themes", "charts", "answers", "filmstrip", "canvas"),
     *("overlap", "ious", "panels", "explorer", "main"),
 )
+STYLES = ("report", "explorer", "media")
 IMPORT = re.compile(r"^import [^;]*;\n", flags=re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(async )?(function|const|let|class)\b)", flags=re.MULTILINE)
 POLICY = (
@@ -56,7 +57,7 @@ def render(payload: Payload) -> str:
         .render(
             report=payload,
             policy=POLICY.format(" ".join(_hashed(text) for text in (script, drawing) if text)),
-            style=Markup((ASSETS / "report.css").read_text(encoding="utf-8")),
+            style=Markup("\n".join((ASSETS / f"{name}.css").read_text(encoding="utf-8") for name in STYLES)),
             script=Markup(script),
             plotly=Markup(drawing),
             figures={chart.id: harmless(chart.figure) for chart in payload.charts},
