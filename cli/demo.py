@@ -34,3 +34,7 @@ def demo(out: Path, scale: str) -> None:
     click.echo("\nTables and figures:")
     for answer in done.answers:
         click.echo(f"  {answer.folder}: {len([*answer.folder.glob('*.pdf')])} figures, each as PDF and PNG")
+    from kdscope.report.write import write_report
+
+    page = write_report(done.answers[0].folder.parent, extract=False)
+    click.echo(f"\nAll of it as one page: {page}")

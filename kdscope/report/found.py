@@ -122,7 +122,7 @@ def _tables(base: Path, folders: Sequence[Path]) -> tuple[tuple[Asked, ...], tup
         for path in sorted(folder.glob("*.csv")) if folder.is_dir() else ():
             file = path.relative_to(base).as_posix()
             if mark and path.stem != asked:
-                continue  # rows of a figure
+                continue
             try:
                 frame = read_table(path)
             except KDScopeError as error:
@@ -130,7 +130,7 @@ def _tables(base: Path, folders: Sequence[Path]) -> tuple[tuple[Asked, ...], tup
                     notes.append(f"{file} is left out: it {str(error).removeprefix(f'{path} ')}")
                 continue
             names = [*frame["analysis"].unique()]
-            if len(frame) and len(names) == 1:
+            if len(frame) and len(names) == 1 and not path.stem.startswith(f"{names[0]}-"):  # rows of a figure
                 label = folder.name if mark else path.stem
                 found.append(Asked(str(names[0]), label, file, frame, _said(folder / "summary.txt")))
     found.sort(key=lambda each: (ORDER.index(each.name) if each.name in ORDER else len(ORDER), each.label))

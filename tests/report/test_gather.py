@@ -262,6 +262,18 @@ def test_a_run_alone(done):
     assert str(done.parent) not in json.dumps(asdict(payload))
 
 
+def test_what_lies_beside_a_table_of_a_run_is_no_analysis(done, tmp_path):
+    """`kdscope analyze` leaves in RUN/analysis the table, and beside each figure its rows."""
+    run = next(path for path in (done.parent / "runs").iterdir() if path.name.startswith("kd-seed0"))
+    shutil.copytree(run, tmp_path / "kd")
+    (tmp_path / "kd" / "analysis").mkdir()
+    for name in ("fidelity", "fidelity-frame"):
+        shutil.copy(done / "fidelity" / "fidelity.csv", tmp_path / "kd" / "analysis" / f"{name}.csv")
+    found = find(tmp_path / "kd").analyses
+    assert [(each.name, each.label, each.file) for each in found] == [("fidelity", "fidelity", "analysis/fidelity.csv")]
+    assert not found[0].notes
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
