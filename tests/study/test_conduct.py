@@ -391,12 +391,17 @@ def epochs_of(root):
     return sum(len(path.read_text().splitlines()) - 1 for path in (root / "runs").glob("*/metrics.csv"))
 
 
-def numbers(root):
-    """What the runs and the analyses of a root say, without how long they took."""
+def trained(root):
+    """Name, hash of the weights, accuracy and epochs of each run."""
     for path in sorted((root / "runs").iterdir()):
         run = Run(path)
-        rows = [{name: value for name, value in row.items() if name != "seconds"} for row in run.metrics]
-        yield run.name, run.summary["weights_hash"], run.summary["test_accuracy"], rows
+        yield run.name, run.summary["weights_hash"], run.summary["test_accuracy"], run.metrics
+
+
+def numbers(root):
+    """What the runs and the analyses of a root say, without how long they took."""
+    for *said, rows in trained(root):
+        yield *said, [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
     for path in sorted(root.glob("killed/*/*.csv")):
         yield path.name, path.read_bytes()
 
@@ -414,18 +419,19 @@ def test_killed_at_three_moments_it_goes_on_repeats_nothing_and_ends_with_the_sa
     def command(root):
         return [sys.executable, "-m", "kdscope", "study", "run", str(file), "--root", str(root), "--jobs", "2"]
 
-    began = time.monotonic()
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, timeout=400)
-    duration = time.monotonic() - began
+    epoch = sum(row[-1]["seconds"] for *_, row in trained(tmp_path / "whole")) / (RUNS * EPOCHS)
     chance = random.Random(20)
     root, seen = tmp_path / "killed", {}
-    for goal in sorted(chance.sample(range(1, RUNS * EPOCHS), 3)):
+    # Within the epoch after a random one, with enough of them left that the study does not end before.
+    for goal in sorted(chance.sample(range(1, RUNS * EPOCHS - 4), 3)):
         process = subprocess.Popen(
             command(root), start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         )
         while epochs_of(root) < goal and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(chance.uniform(0, duration / (RUNS * EPOCHS)))
+        time.sleep(chance.uniform(0, epoch))
+        assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         now = kept(root)
