@@ -2,8 +2,8 @@
 
 A cache of kind "patched-regions" or "patched-levels". The head of the teacher looks at F_T with the parts Q replaced by
 f(F_S), for every set Q of the parts, so that Shapley's values (`kdscope.detection.measures.shapley`) say how many
-points of AP are lost in which part. Parts are regions of the image (fg: cells of objects; ring: around them; far: the rest) or
-the strides of the pyramid. On the student's frame; N images, M places:
+points of AP are lost in which part. Parts are regions of the image (fg: cells of objects; ring: around them; far: the
+rest) or the strides of the pyramid. On the frame of the student; N images, M places:
 
     detections/SET/boxes, .../scores, .../labels   as of kind "detection" (`kdscope.detection.extract`); SET is "none",
                                                    or its parts in their order, joined by "+", such as fg+far

@@ -1,5 +1,6 @@
 """Detection, as the engine sees it: average precision, and batches of images with boxes."""
 
+import copy
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +13,11 @@ from kdscope.config import Config, DataSettings, NetworkSettings, TeacherSetting
 from kdscope.detection import models
 from kdscope.detection.data import DetectionDataset, DetectionSplit, load
 from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.data.catalogue import DETECTION_DATASETS
 from kdscope.detection.evaluate import detect, most_of, scored
 from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.objective import DetectionObjective
-from kdscope.detection.methods.presets import resolve
+from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
 from kdscope.errors import KDScopeError, unknown
 from kdscope.models import load_weights, weights_hash
@@ -32,6 +34,8 @@ class Detection:
 
     name = "detection"
     score = "ap"
+    measured = "AP"
+    methods = DETECTION_METHODS
     headline = ("test_ap", "test_ap50", "test_ap75", "test_ar")
     closing = ("loss",)
     counted = ""
@@ -68,6 +72,10 @@ class Detection:
         return models.build(
             config.model.name, dataset.num_classes, image_size=size, pretrained=pretrained, **config.model.options
         )
+
+    def check_names(self, config: Config) -> None:
+        _ = DETECTION_DATASETS[config.data.name.partition(":")[0]]
+        models.check_name(config.model.name)
 
     def complete(self, config: Config) -> Config:
         for setting in ("assistants", "peers"):
@@ -148,9 +156,11 @@ class Detection:
         if begun or not learner.objective.observing:
             return
         count = -(-OBSERVED // batches.batch_size)
+        whole = copy.copy(batches)  # every rank looks at all of them, so that their number changes nothing
+        whole.rank, whole.world_size = 0, 1
         with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
             torch.manual_seed(0)
-            for batch in itertools.islice(batches.epoch(0), count):
+            for batch in itertools.islice(whole.epoch(0), count):
                 learner.observe(batch)
 
     def evaluate(self, fabric: Fabric, network: nn.Module, batches: DetectionBatches) -> dict[str, float]:

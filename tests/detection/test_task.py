@@ -1,9 +1,6 @@
 """A detector is trained by the same engine: what it writes, what it leaves alone, and that it resumes bit for bit."""
 
-import sys
-
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import kdscope
@@ -166,39 +163,9 @@ def test_training_finds_objects(tmp_path):
     assert run.metrics[-1]["loss"] < 0.7 * run.metrics[0]["loss"]
 
 
-class Everywhere(torch.nn.Module):
-    """A user's detector of one box: the whole image, in one of three classes."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.body = torch.nn.Conv2d(3, 8, 8, 8)
-        self.head = torch.nn.Linear(8, classes)
-        self.transform = models.build("fcos_resnet10_w8", classes, **SIZE).transform
-
-    def features(self, batch):
-        return {8: self.body(batch.images)}
-
-    def losses(self, batch, maps):
-        wanted = torch.stack([labels[0] - 1 for labels in batch.labels])
-        return {"first": torch.nn.functional.cross_entropy(self.head(maps[8].mean((2, 3))), wanted)}
-
-    def forward(self, images):
-        shown = self.transform(images)[0].tensors
-        scores = self.head(self.body(shown).mean((2, 3))).softmax(1)
-        box = torch.tensor([[0.0, 0.0, 128.0, 128.0]])
-        best = scores.max(1)
-        return [{"boxes": box, "scores": s[None], "labels": k[None] + 1} for s, k in zip(*best, strict=True)]
-
-
-def test_a_users_own_detector_is_trained_and_scored(tmp_path, monkeypatch, teacher):
-    monkeypatch.setitem(sys.modules, "test_task_own", sys.modules[__name__])
-    monkeypatch.syspath_prepend(tmp_path)
-    options = QUICK | {"model": "own_detector:made"}
-    (tmp_path / "own_detector.py").write_text(
-        "from test_task_own import Everywhere\ndef made(num_classes):\n    return Everywhere(num_classes)\n"
-    )
-    options |= {"teachers": [teacher], "method": "mimicry", "terms": {"mimicry": {"strides": [8]}}}
-    run = kdscope.train(tmp_path / "run", **options)
+def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
+    options = QUICK | {"model": "own_detector:student", "teachers": [teacher], "method": "mimicry"}
+    run = kdscope.train(tmp_path / "run", **options, terms={"mimicry": {"strides": [8]}})
     assert {"detection.first", "mimicry", "test_ap"} <= run.metrics[-1].keys()
     assert [key for key in load_file(run.weights) if not key.startswith(("body", "head"))] == []
 
