@@ -75,6 +75,11 @@ class Seen:
         score = best_score(matches.scores[counts], matches.right[0, counts], int(matches.counted.sum()))
         return [some.above(score) for some in self.found]
 
+    @cached_property
+    def used(self) -> Matches:
+        """What those detections find, at the thresholds .5 to .95."""
+        return match(self.cut, self.objects, LEVELS, self.cap)
+
 
 def seen(party: Party, role: str, split: str) -> Seen:
     """What a network found in a split, from its cache.

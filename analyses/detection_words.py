@@ -78,3 +78,42 @@ def notes(table: pd.DataFrame) -> list[str]:
     if len(trained) and trained["seeds"].max() < 3:
         said.append("fewer than 3 seeds: an interval over images says nothing of another training")
     return said
+
+
+def outcomes_short(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of text for each student and IoU: what it took over, found beyond its teacher, and lost; in percent."""
+    rows = table[(table["area"] == "all") & (table["class"] == "all") & (table["pair"] == "teacher-student")]
+    lines = []
+    for (_, b, iou), own in together(rows).groupby(["split", "b", "iou"], sort=False):
+        by = own[own["measure"] != "objects"].drop_duplicates("measure").set_index("measure")
+        line = {"student": b, "IoU": iou, "seeds": str(own["seeds"].iloc[0])}
+        for outcome in ("transfer", "beyond-teacher", "harm"):
+            if outcome in by.index:
+                row = by.loc[outcome]
+                line[outcome] = ranged(row.value, row.ci_low, row.ci_high)
+                line[f"{outcome}, floor"] = points(row.floor)
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("")
+
+
+def outcome_notes(table: pd.DataFrame) -> list[str]:
+    """Whether transfer is more than what a second seed of the student alone finds, and whose mistakes were kept."""
+    rows = table[(table["area"] == "all") & (table["class"] == "all") & (table["pair"] == "teacher-student")]
+    rows = together(rows)
+    said = []
+    for row in rows[(rows["measure"] == "transfer") & (rows["iou"] == "0.5")].itertuples():
+        if pd.isna(row.gain):
+            said.append(
+                f"{row.b}: no second seed of the student alone says what chance finds; give one (--baseline RUN)"
+            )
+            continue
+        sure = "more than" if row.gain_low > 0 else "not surely more than"
+        what = f"{points(row.value)}% of the objects that only the teacher found"
+        said.append(f"{row.b} finds {what}, {sure} the {points(row.floor)}% of a second student alone")
+    for row in rows[rows["measure"] == "inherited-false-positives"].itertuples():
+        if not pd.isna(row.gain):
+            what = signed(row.gain, row.gain_low, row.gain_high)
+            said.append(f"{row.b}: {points(row.value)}% of its false positives are its teacher's, {what} over alone")
+    if not (table["measure"] == "transfer").any():
+        said.append("no student without a teacher is among the sources: what came from the teacher cannot be told")
+    return said

@@ -78,3 +78,26 @@ def table_of_outcomes(hits: Sequence[np.ndarray]) -> np.ndarray:
     table = np.zeros((2,) * len(hits), dtype=np.int64)
     np.add.at(table, tuple(np.asarray(each, dtype=np.int64) for each in hits), 1)
     return table
+
+
+def gap_of_shares(
+    hit: np.ndarray, of: np.ndarray, other_hit: np.ndarray, other_of: np.ndarray, confidence: float = 0.95
+) -> Outcome:
+    """The difference of two shares of things in the same images, which are drawn for both at once.
+
+    Args:
+        hit, of: [N], by image, how many and of how many; other_hit, other_of: of what is subtracted.
+
+    >>> gap = gap_of_shares(np.ones(4), np.full(4, 2), np.ones(4), np.full(4, 4))
+    >>> gap.value, gap.ci_low, gap.ci_high
+    (0.25, 0.25, 0.25)
+    """
+    images = len(of)
+    if not images or not of.sum() or not other_of.sum():
+        return Outcome(np.nan, np.nan, np.nan, 0)
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=1000)
+    with np.errstate(invalid="ignore"):
+        gaps = (draws @ hit) / (draws @ of) - (draws @ other_hit) / (draws @ other_of)
+    low, high = np.nanquantile(gaps, [(1 - confidence) / 2, (1 + confidence) / 2])
+    value = hit.sum() / of.sum() - other_hit.sum() / other_of.sum()
+    return Outcome(float(value), float(low), float(high), int(of.sum()))
