@@ -16,6 +16,7 @@ from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.data.catalogue import DETECTION_DATASETS
 from kdscope.detection.evaluate import detect, most_of, scored
 from kdscope.detection.learner import DetectionLearner
+from kdscope.detection.methods.inherit import inherit
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
@@ -96,6 +97,10 @@ class Detection:
             raise KDScopeError("--compile is for classifiers: what a detector does depends on what is in an image")
         if len(config.teachers) > 1:
             raise KDScopeError(f"a detector learns from one teacher, not from {len(config.teachers)}")
+        if config.model.inherit and not config.teachers:
+            raise KDScopeError(
+                "model.inherit takes neck and head from a teacher, and there is none; give --teacher RUN"
+            )
         check_rule(config.gradients or "sum")
         terms = resolve(config.method, config.terms)
         return config.model_copy(update={"terms": terms, "gradients": config.gradients or "sum"})
@@ -117,6 +122,9 @@ class Detection:
         student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
         if config.model.checkpoint is not None and not begun:
             load_weights(student, config.model.checkpoint)
+        if config.model.inherit and not begun:
+            body = "backbone.body." if hasattr(getattr(student, "backbone", None), "body") else "backbone."
+            inherit(student, teachers[0], [body])
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()
