@@ -97,10 +97,6 @@ class Detection:
             raise KDScopeError("--compile is for classifiers: what a detector does depends on what is in an image")
         if len(config.teachers) > 1:
             raise KDScopeError(f"a detector learns from one teacher, not from {len(config.teachers)}")
-        if config.model.inherit and not config.teachers:
-            raise KDScopeError(
-                "model.inherit takes neck and head from a teacher, and there is none; give --teacher RUN"
-            )
         check_rule(config.gradients or "sum")
         terms = resolve(config.method, config.terms)
         return config.model_copy(update={"terms": terms, "gradients": config.gradients or "sum"})
@@ -123,6 +119,10 @@ class Detection:
         if config.model.checkpoint is not None and not begun:
             load_weights(student, config.model.checkpoint)
         if config.model.inherit and not begun:
+            if not teachers:
+                raise KDScopeError(
+                    "model.inherit takes neck and head from a teacher; there is none, give --teacher RUN"
+                )
             body = "backbone.body." if hasattr(getattr(student, "backbone", None), "body") else "backbone."
             inherit(student, teachers[0], [body])
         objective = DetectionObjective(config.terms, bool(teachers))

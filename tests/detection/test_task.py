@@ -156,7 +156,7 @@ def test_a_student_can_begin_with_the_neck_and_the_head_of_its_teacher(tmp_path,
     assert {key for key in theirs if key.startswith("head.")} < set(same)
     assert {key for key in theirs if key.startswith("backbone.fpn.layer_blocks")} < set(same)
     assert not set(inner) & set(same)
-    with pytest.raises(KDScopeError, match=r"model.inherit takes neck and head from a teacher, and there is none"):
+    with pytest.raises(KDScopeError, match=r"model.inherit takes neck and head from a teacher; there is none"):
         kdscope.train(tmp_path / "alone", **options)
     with pytest.raises(KDScopeError, match=r"model.inherit is for detectors"):
         kdscope.train(tmp_path / "classifier", data="digits:8", model={"name": "resnet8", "inherit": True})
