@@ -14,6 +14,7 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, Cast, cast
 from kdscope.analyses.compare import Finding
 from kdscope.analyses.detection_agreement import agreement_findings
+from kdscope.analyses.detection_dense import dense_findings
 from kdscope.analyses.detection_scores import score_rows
 from kdscope.analyses.detection_views import everyone
 from kdscope.analyses.detection_words import notes, short
@@ -39,6 +40,7 @@ def detection(
     splits: str = "test",
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
+    heads: bool = True,
     confidence: float = 0.95,
 ) -> Report:
     """Average precision and fidelity of detectors, as one tidy table.
@@ -46,6 +48,7 @@ def detection(
     Args:
         splits: one or more, with commas.
         teacher, baseline: as for fidelity.
+        heads: whether to compare what heads say of the same rows, for which both networks run once.
         confidence: of all intervals.
 
     Returns:
@@ -58,15 +61,19 @@ def detection(
     """
     roles, alone = cast_of(subjects, teacher, baseline)
     rows: list[dict[str, Any]] = []
+    said: list[str] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
         networks = everyone(roles, alone, split)
         own = list(score_rows(roles, networks, confidence))
         if roles is not None:
             found = agreement_findings(roles, networks, confidence)
             own += [row_of(roles, f, seed) | {"iou": key[1]} for key, f, seed in found]
+            of_rows, left_out = dense_findings(roles, split, confidence) if heads else ([], [])
+            own += [row_of(roles, f, seed) | {"head": key.head, "part": key.part} for key, f, seed in of_rows]
+            said += left_out
         rows += [{"layer": "", "view": "none", **row, "split": split} for row in own]
     table = ordered(tidy([row | {"analysis": "detection", "confidence": confidence} for row in rows], COLUMNS))
-    return Report(table, short(table), (*(roles.notes if roles else ()), *notes(table)))
+    return Report(table, short(table), (*(roles.notes if roles else ()), *said, *notes(table)))
 
 
 def cast_of(

@@ -8,7 +8,7 @@ import torch
 
 from kdscope.analyses.cast import Cast, Pair, Party, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
-from kdscope.analyses.detection_views import LEVELS, Seen
+from kdscope.analyses.detection_views import LEVELS, Seen, as_result
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import detection_agreement
@@ -23,7 +23,6 @@ from kdscope.detection.measures.resampling import (
 )
 from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
-from kdscope.measures.statistics import bootstrap_mean, exact_mean
 
 SOURCE = "kdscope"
 ALONE = "floor:independent-student"
@@ -100,21 +99,13 @@ def compared(a: Seen, b: Seen, shuffled: bool = False, confidence: float = 0.95)
             values |= {MEAN: np.mean(list(values.values()), axis=0)}
         else:
             values = {"0.5": values["0.5"]}
-        found |= {(name, iou): _result(name, each, confidence) for iou, each in values.items()}
+        found |= {(name, iou): as_result(name, each, confidence) for iou, each in values.items()}
     return found
 
 
 def exchanged(found: Sequence[Found]) -> list[Found]:
     """Each image with what was found in another one; a lone image stays."""
     return [found[k] for k in derangement(len(found))] if len(found) > 1 else list(found)
-
-
-def _result(name: str, values: np.ndarray, confidence: float) -> Result:
-    known = values[~np.isnan(values)]
-    low, high = bootstrap_mean(known, confidence=confidence)
-    return Result(
-        name, exact_mean(known), values, len(known), low, high, source=SOURCE, excluded=len(values) - len(known)
-    )
 
 
 def fidelity_ap(a: Seen, b: Seen, shuffled: bool = False) -> Score:

@@ -15,6 +15,8 @@ from kdscope.detection.measures.found import Found
 from kdscope.detection.stored import found_in, objects_in, sizes_in
 from kdscope.detection.subjects import detection_cache
 from kdscope.features.cache import FeatureCache
+from kdscope.measures.result import Result
+from kdscope.measures.statistics import bootstrap_mean, exact_mean
 from kdscope.sources import Subject
 
 ROLES = ("teacher", "student", "independent-student", "network")
@@ -110,3 +112,12 @@ def everyone(roles: Cast | None, alone: Iterable[Subject], split: str) -> dict[t
                 found[party.key] = seen(party, role, split)
                 next(iter(found.values())).cache.check_compatible(found[party.key].cache)
     return found
+
+
+def as_result(measure: str, values: np.ndarray, confidence: float = 0.95, source: str = "kdscope") -> Result:
+    """The mean of values [N], NaN where an image does not count, with its bootstrap interval."""
+    known = values[~np.isnan(values)]
+    low, high = bootstrap_mean(known, confidence=confidence)
+    return Result(
+        measure, exact_mean(known), values, len(known), low, high, source=source, excluded=len(values) - len(known)
+    )
