@@ -60,7 +60,5 @@ def test_an_axis_that_is_none(tmp_path):
     path = tmp_path / "one.yaml"
     grid = "{dataset: {d: {data: digits}}}"
     path.write_text(f"{{title: t, runs: {{a: {{grid: {grid}}}}}, analyses: [{{name: fidelity, per: datasets}}]}}")
-    with pytest.raises(
-        KDScopeError, match="unknown axis 'datasets' in study 'one', analysis 'fidelity'"
-    ):
+    with pytest.raises(KDScopeError, match="unknown axis 'datasets' in study 'one', analysis 'fidelity'"):
         check(load_study(path))
