@@ -338,7 +338,6 @@ def test_verbs_are_listed():
     assert "study" in cli.list_commands(None)
 
 
-@pytest.mark.slow
 def test_quickstart_at_its_smallest(tmp_path):
     shown = {row["training"]: row for row in demo(tmp_path, "smoke").rows}  # the demo is this study
     done = conduct(load_study("quickstart"), tmp_path, "smoke", jobs=1)
