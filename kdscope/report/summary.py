@@ -101,12 +101,25 @@ def run_rows(found: Found) -> Table:
         chosen = flat(plan.get("settings", {}))
         about = {"name": row["name"], "group": row["group"]}
         about |= {"network": chosen.get("model.name", ""), "method": chosen.get("method", "")}
-        about |= {"teachers": ", ".join(map(str, plan.get("learns from", ())))}
-        rows.append(about | {key: number(value) for key, value in row.items() if key not in about})
+        about |= {"teachers": ", ".join(_nameless(str(each)) for each in plan.get("learns from", ()))}
+        told = {key: number(value) for key, value in row.items() if key not in about}
+        if told.get("error"):
+            told["error"] = str(told["error"]).replace(f"{found.path.parent}/", "")
+        rows.append(about | told)
     if all(row.get("run") == row["group"] for row in rows):  # a grid of one point
         rows = [{key: value for key, value in row.items() if key != "run"} for row in rows]
     caption = "runs.csv, with network, method and teachers from plan.yaml"
     return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "epochs": "epochs"}, drop=True)
+
+
+def _nameless(teacher: str) -> str:
+    """A teacher from elsewhere without the folder that its weights lie in on this machine.
+
+    >>> _nameless("resnet20@/home/me/a.safetensors"), _nameless("kd-seed0")
+    ('resnet20@a.safetensors', 'kd-seed0')
+    """
+    model, at, path = teacher.partition("@")
+    return f"{model}{at}{path.rpartition('/')[2]}"
 
 
 def settings(run: Run) -> AnalysisTable:

@@ -262,6 +262,19 @@ def test_a_run_alone(done):
     assert str(done.parent) not in json.dumps(asdict(payload))
 
 
+def test_no_path_of_the_machine_is_told(done, tmp_path):
+    shutil.copytree(done, tmp_path / "s" / "one")
+    runs = pd.read_csv(done / "runs.csv")
+    runs["error"] = [f"no data in {tmp_path}/s/runs/{name}: give --root" for name in runs["name"]]
+    runs.to_csv(tmp_path / "s" / "one" / "runs.csv", index=False)
+    plan = (done / "plan.yaml").read_text().replace("- teacher-seed0", f"- resnet20@{tmp_path}/w.safetensors")
+    (tmp_path / "s" / "one" / "plan.yaml").write_text(plan)
+    payload = gather(tmp_path / "s" / "one", explorer=False)
+    assert str(tmp_path) not in json.dumps(asdict(payload))
+    row = next(row for row in payload.runs.rows if row["name"] == "kd-seed0")
+    assert (row["error"], row["teachers"]) == ("no data in runs/kd-seed0: give --root", "resnet20@w.safetensors")
+
+
 def test_what_lies_beside_a_table_of_a_run_is_no_analysis(done, tmp_path):
     """`kdscope analyze` leaves in RUN/analysis the table, and beside each figure its rows."""
     run = next(path for path in (done.parent / "runs").iterdir() if path.name.startswith("kd-seed0"))
