@@ -175,10 +175,10 @@ def _table(wanted: Any, known: Any, place: Any, rows: int) -> tuple[Any, int]:
     for cell in shown:
         state = states[cell.name]
         style = STYLES[state.state]
-        accuracy = "" if state.accuracy is None else f"{100 * state.accuracy:.2f}"
+        score = "" if state.score is None else f"{100 * state.score:.2f}"
         table.add_row(
             cell.name, f"[{style}]{state.state}[/]" if style else state.state,
-            f"{state.epochs}/{cell.config.epochs}", accuracy, f"{state.seconds:.0f}", escape(state.error),
+            f"{state.epochs}/{cell.config.epochs}", score, f"{state.seconds:.0f}", escape(state.error),
         )  # fmt: skip
     counts = {name: sum(state.state == name for state in states.values()) for name in STATES}
     line = ", ".join(f"{count} {name}" for name, count in counts.items() if count)

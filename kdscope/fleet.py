@@ -52,8 +52,8 @@ class Outcome:
     def __str__(self) -> str:
         if self.error:
             return f"{self.path.name} failed: {self.error}"
-        summary = Run(self.path).summary
-        return f"{self.path.name}: test accuracy {100 * summary['test_accuracy']:.1f} %, {summary['seconds']:.0f} s"
+        run = Run(self.path)
+        return f"{self.path.name}: {run.task.told(run.summary)}, {run.summary['seconds']:.0f} s"
 
 
 def train_all(trainings: Sequence[Training], jobs: int | None = None) -> list[Outcome]:

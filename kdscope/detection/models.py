@@ -71,21 +71,32 @@ def build(
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise KDScopeError(f"detector {name!r} needs a whole number of classes, at least 1, not {num_classes!r}")
-    match = re.fullmatch(r"([a-z]+)_resnet(\d+)(?:_w(\d+))?", name.strip().lower())
-    family, depth = (match[1], int(match[2])) if match else ("", 0)
     if ":" in name:
         return _external(name, num_classes, image_size, pretrained, options)
-    if match is None or family not in OURS or depth not in (DEPTHS if match[3] else LARGE):
-        raise unknown("detector", name, names())
-    if match[3]:
+    family, depth, width = check_name(name)
+    if width:
         if pretrained:
             raise KDScopeError(f"detector {name!r} has no published weights; {family}_resnet18 has a backbone's")
-        maker = functools.partial(SMALL[family], depth, int(match[3]))
+        maker = functools.partial(SMALL[family], depth, width)
     else:
         maker = functools.partial(_large, family, depth, pretrained)
     _check_options(name, family, options)
     options = ({} if image_size is None else {"min_size": image_size}) | options
     return external.create(name, maker, (num_classes + 1,), options)
+
+
+def check_name(name: str) -> tuple[str, int, int]:
+    """Family, depth and width (0: torchvision's) that a name stands for; of a name with ":" nothing is known yet.
+
+    >>> check_name("fcos_resnet10_w16"), check_name("fcos_resnet50")
+    (('fcos', 10, 16), ('fcos', 50, 0))
+    """
+    if ":" in name:
+        return "", 0, 0
+    match = re.fullmatch(r"([a-z]+)_resnet(\d+)(?:_w([1-9]\d*))?", name.strip().lower())
+    if match is None or match[1] not in OURS or int(match[2]) not in (DEPTHS if match[3] else LARGE):
+        raise unknown("detector", name, names())
+    return match[1], int(match[2]), int(match[3] or 0)
 
 
 def backbone(depth: int, width: int, levels: tuple[int, ...]) -> BackboneWithFPN:

@@ -120,9 +120,7 @@ class Detection:
             load_weights(student, config.model.checkpoint)
         if config.model.inherit and not begun:
             if not teachers:
-                raise KDScopeError(
-                    "model.inherit takes neck and head from a teacher; there is none, give --teacher RUN"
-                )
+                raise KDScopeError("model.inherit takes neck and head from a teacher; there is none: --teacher RUN")
             body = "backbone.body." if hasattr(getattr(student, "backbone", None), "body") else "backbone."
             inherit(student, teachers[0], [body])
         objective = DetectionObjective(config.terms, bool(teachers))

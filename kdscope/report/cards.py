@@ -38,7 +38,12 @@ OTHERS = {
     "pearson": ("Pearson's r", "correlation", "none", "Linear correlation over runs; r again within groups beside it."),
     "epochs": ("Epochs", "epochs", "none", "Epochs of the main training that were finished."),
     "seconds": ("Seconds of training", "s", "none", "Wall-clock time of training; other work on the machine counts."),
-    "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies in % of the seeds."),
+    "ap": ("Average precision", "share", "none", "COCO's: the mean over classes and over IoU 0.50 to 0.95."),
+    "ap50": ("AP at IoU 0.5", "share", "none", "COCO's average precision where half an overlap counts as found."),
+    "ap75": ("AP at IoU 0.75", "share", "none", "COCO's average precision where an overlap of 0.75 counts as found."),
+    "ar": ("Average recall", "share", "none", "COCO's: recall at the largest number of detections, mean over IoU."),
+    "ap-difference": ("Difference of APs", "share", "none", "AP of b less that of a, on the same images and seeds."),
+    "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies (or APs) in % of the seeds."),
 }
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from kdscope.config import flat
 from kdscope.report.found import Asked, Found
 from kdscope.report.payload import AnalysisTable, Column, Table
-from kdscope.report.tables import plain, table
+from kdscope.report.tables import plain, score_of, table
 from kdscope.run import Run
 
 # Columns of the summary that come from analyses: (analysis, measure, what the rows must say besides, label).
@@ -20,13 +20,15 @@ BESIDE = (
     ("mutual-information", "adjusted-mutual-information", {}, "MI (adjusted)"),
     ("calibration", "ece", {"temperature": "1"}, "ECE"),
 )
+CARDS = {key: key.removeprefix("test_") for key in ("test_accuracy", "test_ap", "seconds", "epochs", "parameters")}
 TAUGHT = ("teacher-student", "ensemble-student")
 
 
 def of_groups(found: Found) -> Table:
     """A row for each cell of the grid over its seeds: table.csv, and the first numbers of the analyses beside it."""
     rows = [{key: number(value) for key, value in row.items()} for row in found.groups]
-    cards = {"accuracy": "accuracy", "sd": "accuracy-sd"}
+    detectors = any("ap" in row for row in rows)
+    cards = {"accuracy": "accuracy", "ap": "ap", "sd": "accuracy-sd"}
     members = {row["group"]: [r["name"] for r in found.rows if r.get("group") == row["group"]] for row in found.groups}
     for name, measure, want, label in BESIDE:
         asked = next((each for each in found.analyses if each.name == name), None)
@@ -35,7 +37,7 @@ def of_groups(found: Found) -> Table:
             cards[label] = measure
             rows = [row | {label: values.get(str(row["group"]))} for row in rows]
     splits = {str(each.table["split"].iloc[-1]) for each in found.analyses if each.name in {b[0] for b in BESIDE}}
-    told = "Test accuracy in %, mean and standard deviation over seeds"
+    told = f"Test {'AP' if detectors else 'accuracy'} in %, mean, standard deviation and interval over seeds"
     told += (
         f"; beside it, on {', '.join(sorted(splits))}, the headline of each analysis over all seeds." if splits else "."
     )
@@ -45,8 +47,8 @@ def of_groups(found: Found) -> Table:
 
 
 def _named(column: Column) -> Column:
-    if column.key in ("accuracy", "sd"):
-        column.unit = "%" if column.key == "accuracy" else "points"
+    if column.key in ("accuracy", "ap", "sd"):
+        column.unit = "points" if column.key == "sd" else "%"
         column.digits = 2
     return column
 
@@ -74,16 +76,15 @@ def of_run(run: Run) -> Table:
     """The headline of one run, and of its teachers as far as they are runs."""
     rows = [_of_run(run, "student" if run.config.teachers else "alone")]
     rows += [_of_run(Run(t.run), "teacher") for t in run.config.teachers if t.run is not None and t.run.is_dir()]
-    caption = f"Test accuracy of the epoch chosen by the rule {rows[0]['rule']!r}"
-    return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "parameters": "parameters"})
+    caption = f"Test {score_of(rows[0])[1]} of the epoch chosen by the rule {rows[0]['rule']!r}"
+    return table(rows, caption, CARDS)
 
 
 def _of_run(run: Run, role: str) -> dict[str, Any]:
     summary = run.summary
     return {
         "name": run.name, "role": role, "network": run.config.model.name, "method": run.config.method,
-        "test_accuracy": summary["test_accuracy"], "test_loss": summary["test_loss"],
-        "train_accuracy": summary["train_accuracy"], "epoch": summary["epoch"], "rule": summary["rule"],
+        **{key: summary[key] for key in (*run.task.headline, *run.task.closing, "epoch", "rule")},
         "parameters": summary["parameters"], "seconds": summary["seconds"],
     }  # fmt: skip
 
@@ -93,7 +94,7 @@ def run_rows(found: Found) -> Table:
     if found.run is not None:
         rows = [{"name": found.run.name, "state": "done"} | _of_run(found.run, "student")]
         teachers = ", ".join(t.run.name if t.run else str(t.model) for t in found.run.config.teachers)
-        return table([rows[0] | {"teachers": teachers}], cards={"test_accuracy": "accuracy"})
+        return table([rows[0] | {"teachers": teachers}], cards=CARDS)
     plans = found.plan.get("runs") or {}
     rows = []
     for row in found.rows:
@@ -109,7 +110,7 @@ def run_rows(found: Found) -> Table:
     if all(row.get("run") == row["group"] for row in rows):  # a grid of one point
         rows = [{key: value for key, value in row.items() if key != "run"} for row in rows]
     caption = "runs.csv, with network, method and teachers from plan.yaml"
-    return table(rows, caption, {"test_accuracy": "accuracy", "seconds": "seconds", "epochs": "epochs"}, drop=True)
+    return table(rows, caption, CARDS, drop=True)
 
 
 def _nameless(teacher: str) -> str:

@@ -23,7 +23,16 @@ LABELS = {
     "gain_low": "gain from", "gain_high": "gain to", "p_value": "p", "p_holm": "p (Holm)",
 }  # fmt: skip
 WHOLE = ("n", "seeds", "excluded", "epoch", "epochs", "classes", "parameters", "seed")
-DIGITS = {"seconds": 1, "accuracy": 2, "sd": 2}
+DIGITS = {"seconds": 1, "accuracy": 2, "ap": 2, "sd": 2, "ci_low": 2, "ci_high": 2}
+
+
+def score_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The column of runs.csv or summary.json that has the headline of a run, and what it is called.
+
+    >>> score_of({"name": "kd", "test_accuracy": "0.9"}), score_of({"test_ap": ""})
+    (('test_accuracy', 'accuracy'), ('test_ap', 'AP'))
+    """
+    return ("test_ap", "AP") if "test_ap" in row and not row.get("test_accuracy") else ("test_accuracy", "accuracy")
 
 
 def plain(value: Any) -> Any:
@@ -52,8 +61,8 @@ def column(key: str, values: Iterable[Any], card: str | None = None) -> Column:
     if key == "folder":
         return Column(key, label, "link")
     if values and all(isinstance(value, int | float) for value in values):
-        if key == "test_accuracy":
-            return Column(key, label, "percent", "%", card or "accuracy", 2)
+        if key in ("test_accuracy", "test_ap"):
+            return Column(key, label, "percent", "%", card or key.removeprefix("test_"), 2)
         whole = key in WHOLE or all(float(value).is_integer() for value in values)
         unit = "s" if key == "seconds" else ""
         return Column(key, label, "number", unit, card, 0 if whole else DIGITS.get(key, 3))

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdscope import api, models
+from kdscope import api
 from kdscope.config import Config, TeacherSettings, merge
-from kdscope.data.catalogue import DATASETS
 from kdscope.errors import KDScopeError, unknown
 from kdscope.files import digest
 from kdscope.methods.method import known_terms
 from kdscope.study.grid import check_rules, chosen, part, points, spell
 from kdscope.study.schema import MOST, Arm, Fewer, Scale, Study
 from kdscope.study.teaching import OWN, Draft, Taught, listed, ordered, teachers_of
+from kdscope.training.tasks import task_of
 
 # What changes nothing of what is learned; the same run serves with any of it.
 IDLE = {
@@ -172,7 +172,7 @@ def _cell(draft: Draft, drafts: Mapping[str, list[Draft]], made: Mapping[str, Ce
     ]
     config = api.settings(teachers=stand_ins, **draft.settings)
     config = _complete(config)
-    known = known_terms()
+    known = known_terms(task_of(config.data.name).methods)
     if taught and not any(known[term].reads in ("logits", "features") for term in config.terms):
         taught = []  # one arm of a grid of methods that learns without a teacher
         config = config.model_copy(update={"teachers": ()})
@@ -191,12 +191,7 @@ def _complete(config: Config) -> Config:
     from kdscope.training.chain import complete
     from kdscope.training.prepare import written_out
 
-    kind = config.data.name.partition(":")[0]
-    if kind not in DATASETS:
-        raise unknown("dataset", kind, DATASETS)
-    for network in (config.model, *config.peers, *config.assistants):
-        if ":" not in network.name and network.name not in models.names():
-            raise unknown("model", network.name, models.names())
+    task_of(config.data.name).check_names(config)
     try:
         return written_out(complete(config))
     except KDScopeError as error:

@@ -13,11 +13,12 @@ from typing import Any
 
 import filelock
 
-from kdscope.config import TeacherSettings, flat
+from kdscope.config import Config, TeacherSettings, flat
 from kdscope.errors import KDScopeError
 from kdscope.files import read_json
 from kdscope.run import Run
 from kdscope.study.cells import IDLE, Cell, key_of
+from kdscope.training.tasks import task_of
 
 STATES = ("done", "running", "failed", "waiting", "stopped", "to do")
 FAILED = "failed: "  # begins the last line of the log of a run that failed
@@ -29,14 +30,15 @@ class State:
 
     Attributes:
         state: one of STATES; "stopped" is a run that was begun and can be resumed.
-        epochs: how many it has finished. seconds: what they took. accuracy: on test, of a run that is done.
+        epochs: how many it has finished. seconds: what they took.
+        score: on test, of a run that is done: the accuracy of a classifier, the average precision of a detector.
         error: why it failed, or whom it waits for.
     """
 
     state: str
     epochs: int = 0
     seconds: float = 0.0
-    accuracy: float | None = None
+    score: float | None = None
     error: str = ""
 
 
@@ -109,7 +111,7 @@ class Place:
                 return State("failed", epochs, seconds, error=str(error))
         if (path / "summary.json").is_file():
             summary = read_json(path / "summary.json")
-            return State("done", epochs, summary["seconds"], summary["test_accuracy"])
+            return State("done", epochs, summary["seconds"], summary[score_of(cell.config)])
         if begun and _held(path):
             return State("running", epochs, seconds)
         if error := last_error(self.log(cell)):
@@ -118,6 +120,11 @@ class Place:
         if missing:
             return State("waiting", epochs, seconds, error=f"waits for {', '.join(missing)}")
         return State("stopped" if begun else "to do", epochs, seconds)
+
+
+def score_of(config: Config) -> str:
+    """Where summary.json has what tables show of a run."""
+    return f"test_{task_of(config.data.name).score}"
 
 
 def last_error(log: Path) -> str:

@@ -1,7 +1,7 @@
 """What a study would train, and how long that takes: one step of each kind of run is timed, with untrained networks.
 
 Runs that differ in their seed alone are of one kind. A run's time is its steps times that of one, over all its phases
-and the trainings of its chain, and one look at the test part each epoch.
+and the trainings of its chain, and its looks at the test part.
 """
 
 import logging
@@ -77,20 +77,19 @@ def seconds_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[float, float]:
     Raises:
         KDScopeError: data that are not there, or networks that do not fit.
     """
-    from kdscope import models
     from kdscope.config import TeacherSettings
     from kdscope.links import links
     from kdscope.run import Run, load_data, load_teacher
-    from kdscope.training.evaluate import count_right
     from kdscope.training.loop import checked
     from kdscope.training.ranks import make_fabric
     from kdscope.training.session import Session
     from kdscope.training.stop import StopSignal
+    from kdscope.training.tasks import task_of
 
+    task = task_of(cell.config.data.name)
     config, dataset = cell.config, load_data(cell.config.data)
     teachers = [
-        models.build(known[t.cell].config.model.name, dataset.num_classes, image_size=dataset.image_size,
-                     **known[t.cell].config.model.options).eval().requires_grad_(False)
+        task.network(known[t.cell].config, dataset).eval().requires_grad_(False)
         if t.cell else load_teacher(TeacherSettings.parse(t.elsewhere), dataset)
         for t in cell.teachers
     ]  # fmt: skip
@@ -109,11 +108,12 @@ def seconds_of(cell: Cell, known: Mapping[str, Cell]) -> tuple[float, float]:
             with learner.capturing():
                 step = _timed_steps(session)
             began = time.monotonic()
-            count_right(learner.student, session.held_out["test"])
+            task.evaluate(fabric, learner.student, session.held_out["test"])
             look = time.monotonic() - began
             chain = len(links(config, place))
             epochs = sum(stage.epochs for stage in session.stages) + chain * config.epochs
-            return step, epochs * (len(session.batches) * step + look)
+            looks = epochs / config.eval_every if config.eval_every else 1 + chain
+            return step, epochs * len(session.batches) * step + looks * look
     finally:
         logger.setLevel(level)
 

@@ -14,10 +14,10 @@ from kdscope.figures.tables import Column, Number, Row, Table, ranks
 from kdscope.files import write_text
 from kdscope.measures.significance import holm
 from kdscope.study.cells import Cell
-from kdscope.study.place import Place, State
+from kdscope.study.place import Place, State, score_of
 from kdscope.study.schema import Study
+from kdscope.training.tasks import task_of
 
-ACCURACY = "accuracy (%)"
 HEADS = ("group", "network", "method", "seeds")
 LEVEL = 0.05
 CHANCE = (
@@ -29,9 +29,12 @@ CHANCE = (
 def write_tables(study: Study, wanted: Sequence[Cell], place: Place, states: Mapping[str, State]) -> None:
     """runs.csv, one row a run; table.csv, table.md and table.tex, one row for each cell of the grid over its seeds."""
     axes = list(dict.fromkeys(axis for cell in wanted for axis in cell.point))
+    scores = dict.fromkeys(score_of(cell.config) for cell in wanted)
     runs = [
         {"name": c.name, "group": c.group, "run": c.arm, **{axis: c.point.get(axis, "") for axis in axes}}
-        | {"seed": c.seed, "state": states[c.name].state, "test_accuracy": _text(states[c.name].accuracy)}
+        | {"seed": c.seed, "state": states[c.name].state}
+        | dict.fromkeys(scores, "")
+        | {score_of(c.config): _text(states[c.name].score)}
         | {"seconds": states[c.name].seconds, "epochs": states[c.name].epochs}
         | {"folder": f"runs/{place.run(c).name}", "error": states[c.name].error}
         for c in wanted
@@ -44,13 +47,20 @@ def write_tables(study: Study, wanted: Sequence[Cell], place: Place, states: Map
 
 
 def table(study: Study, wanted: Sequence[Cell], states: Mapping[str, State]) -> list[dict[str, Any]]:
-    """Test accuracy in % over the seeds: mean, standard deviation, how many; published numbers beside it."""
+    """The score on test in % over the seeds: mean, standard deviation, 95 % interval, how many; published ones beside.
+
+    The score is `accuracy` of classifiers, `ap` of detectors (COCO's average precision, IoU .50 to .95).
+    """
     rows = []
+    scores = dict.fromkeys(task_of(cell.config.data.name).score for cell in wanted)
     for group, members in _groups(wanted).items():
-        values = [*_accuracies(members, states).values()]
+        values = [*_scores(members, states).values()]
         row = {"group": group, "network": members[0].config.model.name, "method": members[0].config.method}
-        row |= {"seeds": len(values), "accuracy": f"{statistics.mean(values):.2f}" if values else ""}
-        row["sd"] = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        row |= {"seeds": len(values)} | dict.fromkeys(scores, "")
+        if values:
+            row[task_of(members[0].config.data.name).score] = f"{statistics.mean(values):.2f}"
+        spread = (statistics.stdev(values), *over_seeds(values)) if len(values) > 1 else (None,) * 3
+        row |= {k: "" if v is None else f"{v:.2f}" for k, v in zip(("sd", "ci_low", "ci_high"), spread, strict=True)}
         for source, numbers in study.published.items():
             row[source] = _text(numbers.get(group))
         rows.append(row)
@@ -63,20 +73,25 @@ def for_paper(study: Study, wanted: Sequence[Cell], states: Mapping[str, State])
     What chance may explain is signed: each row is tested against the best of its block, paired by seed.
     """
     groups, data = _groups(wanted), sorted({cell.config.data.name for cell in wanted})
+    titles = {group: f"{task_of(members[0].config.data.name).measured} (%)" for group, members in groups.items()}
+    measured = [*dict.fromkeys(titles.values())]
     rows, found = [], {}
     for group, members in groups.items():
-        config, found[group] = members[0].config, _accuracies(members, states)
+        config, found[group] = members[0].config, _scores(members, states)
         values = [*found[group].values()]
         numbers = {source: Number(theirs[group]) for source, theirs in study.published.items() if group in theirs}
         if values:
             sd = statistics.stdev(values) if len(values) > 1 else math.nan
-            numbers[ACCURACY] = Number(statistics.mean(values), sd=sd)
+            numbers[titles[group]] = Number(statistics.mean(values), sd=sd)
         words = (group, config.model.name, config.method, str(len(values)))
         rows.append(Row(words, numbers, f"{config.data.name} {config.model.name}"))
     blocks = list(dict.fromkeys(row.block for row in rows))
     rows.sort(key=lambda row: blocks.index(row.block))
-    columns = (Column(ACCURACY), *(Column(source, published=True) for source in study.published))
-    rows, tested = _signed(rows, columns[0], found)
+    columns = (*map(Column, measured), *(Column(source, published=True) for source in study.published))
+    tested = False
+    for column in columns[: len(measured)]:
+        rows, some = _signed(rows, column, found)
+        tested |= some
     notes = ["Mean ± standard deviation over seeds", *([CHANCE] if tested else [])]
     own = study.settings.get("data")
     if study.published and own is not None and set(data) != {own}:
@@ -84,14 +99,17 @@ def for_paper(study: Study, wanted: Sequence[Cell], states: Mapping[str, State])
         notes.append(f"{there} ({', '.join(data)})")
     if len(blocks) > 1:
         notes.append("Marks are given within each network" + (" and data set" if len(data) > 1 else ""))
-    return Table(HEADS, columns, tuple(rows), f"{study.title} Test accuracy in % on {', '.join(data)}.", tuple(notes))
+    what = " and ".join(title.removesuffix(" (%)") for title in measured)
+    if "AP" in what:
+        notes.append("AP is COCO's average precision, the mean over IoU 0.50 to 0.95")
+    return Table(HEADS, columns, tuple(rows), f"{study.title} Test {what} in % on {', '.join(data)}.", tuple(notes))
 
 
 def _signed(rows: list[Row], column: Column, found: Mapping[str, Mapping[int, float]]) -> tuple[list[Row], bool]:
     """The rows, those signed whose distance to the best of their block chance may explain; and whether any was tested.
 
     Args:
-        found: accuracy by seed, of each group.
+        found: score by seed, of each group.
     """
     best, signed, tested = ranks(rows, column), list(rows), False
     for block in dict.fromkeys(row.block for row in rows):
@@ -121,6 +139,20 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float:
     return float(ttest_1samp(differences, 0.0).pvalue)
 
 
+def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's t-interval of the mean of values [N] over seeds; NaN where N < 2.
+
+    >>> [round(bound, 3) for bound in over_seeds([0.0, 1.0, 2.0])]
+    [-1.484, 3.484]
+    """
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return math.nan, math.nan
+    half = float(t.ppf((1 + level) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return statistics.mean(values) - half, statistics.mean(values) + half
+
+
 def _groups(wanted: Sequence[Cell]) -> dict[str, list[Cell]]:
     groups: dict[str, list[Cell]] = {}
     for cell in wanted:
@@ -128,9 +160,9 @@ def _groups(wanted: Sequence[Cell]) -> dict[str, list[Cell]]:
     return groups
 
 
-def _accuracies(members: Sequence[Cell], states: Mapping[str, State]) -> dict[int, float]:
+def _scores(members: Sequence[Cell], states: Mapping[str, State]) -> dict[int, float]:
     """In %, by seed, of those that are done."""
-    return {c.seed: 100 * states[c.name].accuracy for c in members if states[c.name].state == "done"}
+    return {c.seed: 100 * states[c.name].score for c in members if states[c.name].state == "done"}
 
 
 def _text(value: float | None) -> str:

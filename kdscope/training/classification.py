@@ -9,7 +9,9 @@ from torch import nn
 from kdscope import data, models
 from kdscope.config import Config, DataSettings, TeacherSettings
 from kdscope.data import Batches, Dataset
-from kdscope.errors import KDScopeError
+from kdscope.data.catalogue import DATASETS
+from kdscope.errors import KDScopeError, unknown
+from kdscope.methods import METHODS
 from kdscope.run import Run
 from kdscope.training import chain, prepare
 from kdscope.training.evaluate import count_right
@@ -22,7 +24,8 @@ class Classification:
     """See `kdscope.training.tasks.Task`."""
 
     name = "classification"
-    score = "accuracy"
+    score = measured = "accuracy"
+    methods = METHODS
     headline = ("test_accuracy", "test_loss")
     closing = ("train_accuracy",)
     counted = "train_accuracy"
@@ -68,6 +71,14 @@ class Classification:
 
             network = changed(network, config.terms)
         return network
+
+    def check_names(self, config: Config) -> None:
+        kind = config.data.name.partition(":")[0]
+        if kind not in DATASETS:
+            raise unknown("dataset", kind, DATASETS)
+        for network in (config.model, *config.peers, *config.assistants):
+            if ":" not in network.name and network.name not in models.names():
+                raise unknown("model", network.name, models.names())
 
     def complete(self, config: Config) -> Config:
         return chain.complete_chain(config)

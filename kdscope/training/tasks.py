@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
     from torch import nn
 
+    from kdscope.methods.method import Method
+    from kdscope.registry import Registry
     from kdscope.run import Run
 
 PLACES = {
@@ -35,7 +37,9 @@ class Task(Protocol):
 
     Attributes:
         name: "classification" or "detection".
-        score: what tells a good epoch from a bad one, higher is better: column `test_{score}` of metrics.csv.
+        score: what tells a good epoch from a bad one, a share, higher is better: column `test_{score}` of metrics.csv
+            and of summary.json. measured: what tables call it.
+        methods: by name.
         headline: columns that open summary.json, `closing` those that follow the rule which chose the epoch.
         counted: column of right answers on the training images, or "".
         shares: whether each term's share of the loss is a column too.
@@ -43,6 +47,8 @@ class Task(Protocol):
 
     name: str
     score: str
+    measured: str
+    methods: "Registry[Method]"
     headline: tuple[str, ...]
     closing: tuple[str, ...]
     counted: str
@@ -56,6 +62,9 @@ class Task(Protocol):
 
     def network(self, config: Config, dataset: Any) -> "nn.Module":
         """The architecture that a run of `config` saves the weights of."""
+
+    def check_names(self, config: Config) -> None:
+        """Raise for a dataset or a network of a name that none has, as far as no data is needed to say so."""
 
     def complete(self, config: Config) -> Config:
         """The config with its chain of trainings written out."""

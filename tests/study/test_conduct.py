@@ -349,7 +349,7 @@ def test_quickstart_at_its_smallest(tmp_path):
     assert (agreement.ci_low <= agreement.value).all()
     kd = agreement[agreement.b == "kd-seed0"].iloc[0]
     assert shown["kd"]["agreement %"] == f"{100 * kd.value:.1f} [{100 * kd.ci_low:.1f}, {100 * kd.ci_high:.1f}]"
-    assert shown["alone"]["accuracy %"] == f"{100 * done.states['alone-seed0'].accuracy:.1f}"
+    assert shown["alone"]["accuracy %"] == f"{100 * done.states['alone-seed0'].score:.1f}"
 
 
 @pytest.mark.slow

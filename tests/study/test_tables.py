@@ -22,7 +22,7 @@ def shown(data="digits", published=None):
             config = SimpleNamespace(model=SimpleNamespace(name=network), method=group, data=SimpleNamespace(name=data))
             name = f"{group}-seed{seed}"
             cells.append(SimpleNamespace(name=name, group=group, seed=seed, config=config))
-            states[name] = SimpleNamespace(state="to do" if value is None else "done", accuracy=value)
+            states[name] = SimpleNamespace(state="to do" if value is None else "done", score=value)
     study = SimpleNamespace(title="T?", published=published or {}, settings={"data": "cifar100"})
     return for_paper(study, cells, states)
 

@@ -10,7 +10,7 @@ from scipy.stats import t
 from kdscope.report.charts.common import HEAD, PALETTE, ROW, STUDENT, axis, colours, layout, number, text
 from kdscope.report.found import Found
 from kdscope.report.payload import Chart
-from kdscope.report.tables import table
+from kdscope.report.tables import score_of, table
 
 LEVEL = 0.95
 MOST_POINTS = 20_000  # of all learning curves together; beyond, the means of groups alone
@@ -31,10 +31,9 @@ def seed_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float,
 
 
 def accuracy_by_group(found: Found) -> Iterator[Chart]:
-    """Test accuracy in %: each run as a dot, and each group's mean with its interval over seeds."""
-    runs = [
-        (row["group"], row["name"], 100 * float(row["test_accuracy"])) for row in found.rows if row["test_accuracy"]
-    ]
+    """Test accuracy (or AP) in %: each run as a dot, and each group's mean with its interval over seeds."""
+    key, called = score_of(next(iter(found.rows), {}))
+    runs = [(row["group"], row["name"], 100 * float(row[key])) for row in found.rows if row.get(key)]
     if not runs:
         return
     frame = pd.DataFrame(runs, columns=["group", "name", "accuracy"])
@@ -65,18 +64,21 @@ def accuracy_by_group(found: Found) -> Iterator[Chart]:
     ]  # fmt: skip
     side = {"type": "category", "categoryorder": "array", "categoryarray": [text(g) for g in order[::-1]]}
     shape = layout(
-        ROW * max(3, len(order)) + HEAD + 50, xaxis=axis("Test accuracy (%)"), yaxis=side | {"automargin": True}
+        ROW * max(3, len(order)) + HEAD + 50, xaxis=axis(f"Test {called} (%)"), yaxis=side | {"automargin": True}
     )
     best, worst = means.loc[means["accuracy"].idxmax()], means.loc[means["accuracy"].idxmin()]
     alt = (
-        f"Test accuracy of {len(frame)} runs in {len(order)} groups, from {number(worst['accuracy'])} % "
+        f"Test {called} of {len(frame)} runs in {len(order)} groups, from {number(worst['accuracy'])} % "
         f"({worst['group']}) to {number(best['accuracy'])} % ({best['group']}) in the mean over seeds."
     )
     caption = "A dot for each run; the interval is Student's t over seeds, and none where a group has one."
-    numbers = table(rows, "Means over seeds, in %", {"accuracy": "accuracy", "sd": "accuracy-sd"})
-    yield Chart(
-        "accuracy-groups", "Accuracy by group", caption, alt, {"data": data, "layout": shape}, numbers, "accuracy"
-    )
+    card = key.removeprefix("test_")
+    numbers = table(
+        [{card if k == "accuracy" else k: v for k, v in row.items()} for row in rows],
+        "Means over seeds, in %", {card: card, "sd": "accuracy-sd"},
+    )  # fmt: skip
+    title = f"{called[0].upper()}{called[1:]} by group"
+    yield Chart("accuracy-groups", title, caption, alt, {"data": data, "layout": shape}, numbers, card)
 
 
 def learning_curves(found: Found) -> Iterator[Chart]:

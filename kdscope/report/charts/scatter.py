@@ -26,7 +26,7 @@ AGAINST = (
 
 def against_accuracy(found: Found) -> Iterator[Chart]:
     """A chart for each measure of at least three runs; attention overlap for each kind of map, at its last layer."""
-    accuracy = {row["name"]: 100 * float(row["test_accuracy"]) for row in found.rows if row["test_accuracy"]}
+    accuracy = {row["name"]: 100 * float(row["test_accuracy"]) for row in found.rows if row.get("test_accuracy")}
     group = {row["name"]: row["group"] for row in found.rows}
     done = set()
     for name, measure in AGAINST:
