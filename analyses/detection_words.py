@@ -117,3 +117,44 @@ def outcome_notes(table: pd.DataFrame) -> list[str]:
     if not (table["measure"] == "transfer").any():
         said.append("no student without a teacher is among the sources: what came from the teacher cannot be told")
     return said
+
+
+def attention_short(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of text for each network: its attention against the boxes, and beside its teacher's; means of levels."""
+    rows = table[table["layer"].isin(("",)) | table["layer"].isna()]
+    rows = rows[rows["area"] == "all"]
+    truth = together(rows[rows["pair"] == "truth"])
+    pairs = together(rows[rows["pair"].isin(("teacher-student", FLOORED)) & rows["region"].isin(("",))])
+    lines = []
+    for (_, b), own in truth.groupby(["split", "b"], sort=False):
+        by = own.set_index("measure")
+        line = {"network": b, "seeds": str(by["seeds"].iloc[0])}
+        for measure in ("energy-in-boxes", "lift", "auroc", "area-matched-iou"):
+            line[measure] = _number(by.loc[measure].value)
+        other = pairs[pairs["b"] == b].drop_duplicates("measure").set_index("measure")
+        for measure in ("attention-iou", "gap-ratio"):
+            line[measure] = _number(other.loc[measure].value) if measure in other.index else ""
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
+
+
+def attention_notes(table: pd.DataFrame) -> list[str]:
+    """Whether a student looks where its teacher does more than one that had none, and where it differs most."""
+    rows = table[(table["layer"].isna() | (table["layer"] == "")) & (table["pair"] == "teacher-student")]
+    said = []
+    looks = together(rows[(rows["measure"] == "attention-iou") & (rows["area"] == "all")])
+    for row in looks.itertuples():
+        if pd.isna(row.gain):
+            continue
+        sure = "" if row.gain_low > 0 or row.gain_high < 0 else ", which chance may explain"
+        gap = f"{row.gain:+.2f} [{row.gain_low:+.2f}, {row.gain_high:+.2f}]"
+        said.append(f"{row.b}: overlap of attention with {row.a} {row.value:.2f}, {gap} over the student alone{sure}")
+    density = together(rows[rows["measure"] == "error-density"])
+    for b, own in density.groupby("b", sort=False):
+        most = own.loc[own["value"].idxmax()]
+        said.append(f"{b}: its features differ most in cells of {most.region}, {most.value:.1f} times the average")
+    return said

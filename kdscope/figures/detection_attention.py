@@ -1,0 +1,142 @@
+"""The figures of `kdscope analyze detection-attention`: functions of its table.
+
+- detection-attention: attention of each network against the boxes, by object size.
+- detection-attention-levels: how much the attention of student and teacher overlaps, level by level.
+- detection-error: the squared error of features by region and level, as a map, and its shares.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from kdscope.figures import FIGURES
+from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
+from kdscope.figures.sheet import drawn
+from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
+
+SCORES = {"auroc": ("AUROC", 0.5), "area-matched-iou": ("Area-matched IoU", None), "lift": ("Lift", 1.0)}
+REGIONS = ("small", "medium", "large", "ring", "far")
+ROLES = ("teacher", "student", "independent-student", "network")
+CAPTIONS = {
+    "attention": "The attention of each network against the boxes, by object size, mean over the levels of the "
+    "pyramid. Dashed: a map that is the same everywhere (AUROC 0.5, lift 1).",
+    "levels": "Overlap of the attention of student and teacher at the area of the objects, level by level. "
+    "Dashed: the student alone, and two seeds of one training.",
+    "error": "Left: squared error of the features over that of the average cell, by region and level (1: as "
+    "everywhere). Right: the share of the error that lies in each region, mean over the levels; shares add up to one.",
+}
+
+
+@FIGURES.register("detection-attention")
+def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    """Each figure by its file's name; None where the table has no rows for it."""
+    known = table.assign(**{name: table[name].fillna("").astype(str) for name in ("layer", "region", "area")})
+    last = last_split(known)
+    truth = one_each(last[last["measure"].isin(SCORES) & (last["layer"] == "")])
+    overlap = last[(last["measure"] == "attention-iou") & (last["area"] == "all") & (last["layer"] != "")]
+    overlap = one_each(overlap[overlap["pair"].isin(("teacher-student", ALONE, "ceiling:student-seeds"))])
+    overlap = overlap if (overlap["pair"] == "teacher-student").any() else overlap[:0]
+    error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]
+    error = one_each(error)
+    with styled():
+        yield drawn(table, "detection-attention", truth, lambda: attention(truth), CAPTIONS["attention"])
+        yield drawn(table, "detection-attention-levels", overlap, lambda: levels(overlap), CAPTIONS["levels"])
+        yield drawn(table, "detection-error", error, lambda: errors(error), CAPTIONS["error"])
+
+
+def attention(rows: pd.DataFrame) -> Figure:
+    """A panel for each score, a line for each size, a mark for each network."""
+    names = list(dict.fromkeys(rows.sort_values("role", key=lambda role: role.map(ROLES.index), kind="stable")["b"]))
+    texts, colour, mark = labels_of(names), colours(names), marks(names)
+    sizes = [size for size in SIZES if rows.loc[rows["area"] == size, "value"].notna().any()]
+    step = 0.7 / max(1, len(names))
+    high = height(round(len(sizes) * max(1.0, 0.6 * len(names)))) + 0.3
+    figure, grid = panels(1, len(SCORES), TWO_COLUMNS, high, sharey=True)
+    for axes, (measure, (title, chance)) in zip(grid[0], SCORES.items(), strict=True):
+        for row in rows[(rows["measure"] == measure) & rows["area"].isin(sizes)].itertuples():
+            at = sizes.index(row.area) + (names.index(row.b) - (len(names) - 1) / 2) * step
+            interval(axes, row, at, color=colour[row.b], fmt=mark[row.b], zorder=4)
+        if chance is not None:
+            axes.axvline(chance, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
+        lines(axes, ["all objects" if size == "all" else size for size in sizes], "", title, 5)
+    legend_below(
+        figure,
+        [
+            Line2D([], [], color=colour[name], marker=mark[name], markersize=4, linestyle="", label=texts[name])
+            for name in names
+        ],
+    )
+    return figure
+
+
+def levels(rows: pd.DataFrame) -> Figure:
+    """Overlap over the levels, a line for each student, for the student alone, and for two seeds."""
+    layers = sorted(rows["layer"].unique(), key=_stride)
+    students = list(dict.fromkeys(rows.loc[rows["pair"] == "teacher-student", "b"]))
+    kinds = {"teacher-student": "{}", ALONE: "floor: {}", "ceiling:student-seeds": "ceiling: seeds of {}"}
+    keys = list(dict.fromkeys(zip(rows["pair"], rows["group"], strict=True)))
+    colour, mark = colours([str(key) for key in keys]), marks([str(key) for key in keys])
+    figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
+    for key in keys:
+        own = rows[(rows["pair"] == key[0]) & (rows["group"] == key[1])].groupby("layer")[
+            ["value", "ci_low", "ci_high"]
+        ]
+        own = own.mean().reindex(layers)
+        style = "-" if key[0] == "teacher-student" else "--"
+        shown = {"color": colour[str(key)], "label": kinds[key[0]].format(key[1])}
+        grid[0][0].plot(range(len(layers)), own["value"], style, marker=mark[str(key)], markersize=4, **shown)
+        band = own["ci_low"], own["ci_high"]
+        grid[0][0].fill_between(range(len(layers)), *band, color=colour[str(key)], alpha=0.15, linewidth=0)
+    grid[0][0].set_xticks(range(len(layers)), layers)
+    grid[0][0].set_ylabel("Overlap with the teacher" if students else "Overlap")
+    grid[0][0].set_ylim(bottom=0)
+    legend_below(figure, grid[0][0].get_legend_handles_labels()[0])
+    return figure
+
+
+def _stride(layer: str) -> int:
+    return int(layer.rpartition(" ")[2])
+
+
+def errors(rows: pd.DataFrame) -> Figure:
+    """For each pair a map of densities, and beside them the shares as bars."""
+    keys = list(dict.fromkeys(zip(rows["pair"], rows["b"], strict=True)))[:4]
+    layers = sorted((layer for layer in rows["layer"].unique() if layer), key=_stride)
+    density = rows[rows["measure"] == "error-density"]
+    most = density.loc[density["layer"] != "", "value"].max()
+    texts = labels_of([b for _, b in keys])
+    high = max(2.0, 0.35 + 0.3 * len(layers) + 0.8) + 0.4
+    ratios = {"width_ratios": [1.0] * len(keys) + [1.1]}
+    figure, grid = panels(1, len(keys) + 1, TWO_COLUMNS, high, gridspec_kw=ratios)
+    for axes, (pair, b) in zip(grid[0], keys, strict=False):
+        own = density[(density["pair"] == pair) & (density["b"] == b)]
+        values = own.pivot_table(index="layer", columns="region", values="value").reindex(layers).reindex(
+            columns=list(REGIONS)
+        )  # fmt: skip
+        axes.imshow(values, cmap="Reds", vmin=0, vmax=most, aspect="auto")
+        for (y, x), value in np.ndenumerate(values.to_numpy(dtype=float)):
+            if not math.isnan(value):
+                axes.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
+                          color="white" if value > 0.6 * most else "black")  # fmt: skip
+        axes.set_xticks(range(len(REGIONS)), REGIONS, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(layers)), layers if axes is grid[0][0] else [""] * len(layers))
+        axes.grid(visible=False)
+        axes.set_title(texts[b] + (" (floor)" if pair == ALONE else ""))
+    colour = colours(list(REGIONS))
+    axes, ends = grid[0][-1], np.zeros(len(keys))
+    share = rows[(rows["measure"] == "error-share") & (rows["layer"] == "")]
+    for region in REGIONS:
+        own = share[share["region"] == region].set_index(["pair", "b"])["value"]
+        values = np.array([100 * own.get(key, 0.0) for key in keys])
+        axes.barh(range(len(keys)), values, left=ends, height=0.6, color=colour[region], linewidth=0)
+        ends += values
+    lines(axes, [texts[b] for _, b in keys], "", "Share of the error (%)", 4)
+    axes.yaxis.tick_right()
+    axes.set_xlim(0, 100)
+    legend_below(figure, [Patch(color=colour[region], label=region) for region in REGIONS])
+    return figure
