@@ -130,7 +130,6 @@ class NetworkSettings(Settings):
     name: str = "resnet20"
     pretrained: bool = False
     checkpoint: Place | None = None
-    inherit: bool = False  # of a detector: it begins with its teacher's neck and head
     checkpoint_share: float = Field(1.0, ge=0, le=1)  # of those weights in the start; the rest are freshly drawn
     options: dict[str, Any] = {}
 

@@ -16,7 +16,6 @@ from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.data.catalogue import DETECTION_DATASETS
 from kdscope.detection.evaluate import detect, most_of, scored
 from kdscope.detection.learner import DetectionLearner
-from kdscope.detection.methods.inherit import inherit
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
@@ -89,6 +88,8 @@ class Detection:
     def written_out(self, config: Config) -> Config:
         if config.data.augment not in FLIPS:
             raise unknown("augmentation", config.data.augment, FLIPS, "detection")
+        if config.data.root is not None or config.data.download:
+            raise KDScopeError(f"dataset {config.data.name!r} has its folder in its name; leave out root and download")
         if config.data.sampler != "uniform":
             raise KDScopeError(f"sampler {config.data.sampler!r} draws by class; the images of a detector have many")
         if config.probe_every:
@@ -118,11 +119,6 @@ class Detection:
         student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
         if config.model.checkpoint is not None and not begun:
             load_weights(student, config.model.checkpoint)
-        if config.model.inherit and not begun:
-            if not teachers:
-                raise KDScopeError("model.inherit takes neck and head from a teacher; there is none: --teacher RUN")
-            body = "backbone.body." if hasattr(getattr(student, "backbone", None), "body") else "backbone."
-            inherit(student, teachers[0], [body])
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()

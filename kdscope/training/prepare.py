@@ -71,8 +71,6 @@ def written_out(config: Config) -> Config:
 
 def written_out_classifier(config: Config) -> Config:
     """`written_out` of a classifier."""
-    if config.model.inherit:
-        raise KDScopeError(f"model.inherit is for detectors; {config.model.name!r} has no neck and head to be given")
     terms = resolve(config.method, config.terms)
     augmentation(config.data.augment)
     return config.model_copy(update={"terms": terms, "gradients": _rule(config), "peers": _peers(config)})

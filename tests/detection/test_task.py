@@ -144,24 +144,6 @@ def test_a_begun_run_needs_no_start_weights(tmp_path, teacher, monkeypatch):
     assert same(api.resume(tmp_path / "run"), whole)
 
 
-def test_a_student_can_begin_with_the_neck_and_the_head_of_its_teacher(tmp_path, teacher):
-    model = {"name": "fcos_resnet10_w8", "options": SIZE, "inherit": True}
-    options = STUDENT | {"model": model, "epochs": 1, "optim": {"lr": 1e-9}}
-    run = kdscope.train(tmp_path / "run", **options, teachers=[teacher], method="mimicry")
-    ours, theirs = load_file(run.weights), load_file(teacher.weights)
-    inner = [key for key in ours if "inner_blocks" in key and key.endswith("weight")]  # of other widths
-    same = [
-        key for key in theirs if ours[key].shape == theirs[key].shape and (ours[key] - theirs[key]).abs().max() < 1e-5
-    ]
-    assert {key for key in theirs if key.startswith("head.")} < set(same)
-    assert {key for key in theirs if key.startswith("backbone.fpn.layer_blocks")} < set(same)
-    assert not set(inner) & set(same)
-    with pytest.raises(KDScopeError, match=r"model.inherit takes neck and head from a teacher; there is none"):
-        kdscope.train(tmp_path / "alone", **options)
-    with pytest.raises(KDScopeError, match=r"model.inherit is for detectors"):
-        kdscope.train(tmp_path / "classifier", data="digits:8", model={"name": "resnet8", "inherit": True})
-
-
 def test_config_alone_repeats_the_run_and_detectors_have_defaults_of_their_own(teacher, tmp_path):
     config = teacher.config
     assert (config.optim.name, config.optim.lr, config.optim.clip_norm) == ("adamw", 2e-3, 35.0)
@@ -195,6 +177,7 @@ def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
         ({"generations": 2}, "chains of trainings are for classifiers"),
         ({"probe_every": 1}, "probes are for classifiers"),
         ({"augment": "strong"}, "unknown augmentation 'strong' in detection; nearest: none, standard"),
+        ({"download": True}, "has its folder in its name; leave out root and download"),
         ({"data.sampler": "class:4"}, "sampler 'class:4' draws by class"),
         ({"method": "fgdd"}, "unknown detection method 'fgdd'; nearest: fgd"),
         ({"method": "fgd"}, "term 'fgd' needs a teacher"),
