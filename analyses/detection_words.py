@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 FLOORED = "floor:independent-student"
+WHERE = {"fg": "on objects", "ring": "around objects", "far": "far from objects"}
 
 
 def together(rows: pd.DataFrame) -> pd.DataFrame:
@@ -157,4 +158,32 @@ def attention_notes(table: pd.DataFrame) -> list[str]:
     for b, own in density.groupby("b", sort=False):
         most = own.loc[own["value"].idxmax()]
         said.append(f"{b}: its features differ most in cells of {most.region}, {most.value:.1f} times the average")
+    return said
+
+
+def patch_short(table: pd.DataFrame) -> pd.DataFrame:
+    """One row of text for each student and kind of parts: points of AP that are lost in each part."""
+    rows = together(table[table["measure"] == "ap-lost"])
+    lines = []
+    for (_, b, by), own in rows.groupby(["split", "b", "by"], sort=False):
+        named = {row.part: row.part if by == "regions" else f"stride {row.part}" for row in own.itertuples()}
+        lost = {named[row.part]: f"{100 * row.value:.1f}" for row in own.itertuples() if row.part != "all"}
+        whole = own[own["part"] == "all"].iloc[0]
+        line = {"network": b, "seeds": str(whole.seeds), "parts": by}
+        line["AP lost"] = ranged(whole.value, whole.ci_low, whole.ci_high)
+        lines.append(line | {"where": ", ".join(f"{part} {value}" for part, value in lost.items())})
+    return pd.DataFrame(lines)
+
+
+def patch_notes(table: pd.DataFrame) -> list[str]:
+    """In which part most is lost, and how much less than by the student alone."""
+    rows = together(table[(table["measure"] == "ap-lost") & (table["pair"] == "teacher-student")])
+    said = []
+    for (b, _), own in rows.groupby(["b", "by"], sort=False):
+        parts, whole = own[own["part"] != "all"], own[own["part"] == "all"].iloc[0]
+        most = parts.loc[parts["value"].idxmax()]
+        where = WHERE.get(most.part, f"at stride {most.part}")
+        said.append(f"{b}: of {points(whole.value)} points of AP most are lost {where} ({points(most.value)})")
+        if not pd.isna(whole.gain):
+            said[-1] += f"; the student alone loses {points(whole.floor)}"
     return said

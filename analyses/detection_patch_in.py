@@ -1,0 +1,164 @@
+"""Where do a student's features cost average precision, if the teacher's own head has to work with them?
+
+Parts of the teacher's maps are replaced by the student's, in every combination, and the teacher's head goes on from
+there. Shapley's values share what is lost out among objects, the ring around them and the rest, or among the levels of
+the pyramid: in points of AP, not in units of features, and they add up to all of it exactly.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdscope.analyses.base import Report, analysis, tidy
+from kdscope.analyses.cast import Cast, Pair
+from kdscope.analyses.detection import cast_of, ordered
+from kdscope.analyses.detection_agreement import compared_pairs
+from kdscope.analyses.detection_views import LEVELS
+from kdscope.analyses.detection_words import patch_notes, patch_short
+from kdscope.detection.matching import match
+from kdscope.detection.measures.resampling import Score, image_weights, mean_score, over_trainings, precisions
+from kdscope.detection.measures.shapley import shapley, subsets
+from kdscope.detection.patch import named
+from kdscope.detection.stored import found_in, objects_in
+from kdscope.detection.subjects import pair_cache
+from kdscope.errors import KDScopeError
+from kdscope.features.cache import FeatureCache
+from kdscope.sources import Subject
+
+COLUMNS = (
+    *("pair", "role", "by", "part", "group", "a_group", "method", "architecture", "seed", "seeds", "control"),
+    *("gain", "gain_low", "gain_high", "confidence"),
+)
+KINDS = ("regions", "levels")
+ALONE = "floor:independent-student"
+RESAMPLES = 200  # of each combination
+TEACHER, ALL = "none", "all"
+
+
+@analysis(
+    "detection-patch-in",
+    summary="Where do a student's features cost average precision under the teacher's head?",
+    citation="kdscope; Shapley 1953",
+    sources=("teacher", "baseline"),
+)
+def detection_patch_in(
+    subjects: Sequence[Subject],
+    *,
+    splits: str = "test",
+    by: str = "regions,levels",
+    teacher: Sequence[Subject] = (),
+    baseline: Sequence[Subject] = (),
+    confidence: float = 0.95,
+) -> Report:
+    """AP that is lost in each region and level, of each student and of the student alone, as a tidy table.
+
+    Args:
+        by: "regions" (8 combinations), "levels" (2 to the number of levels), or both with a comma.
+        splits, teacher, baseline, confidence: as for the analysis `detection`.
+
+    Returns:
+        A report whose table has, besides the shared columns: by and part; measure "ap-lost" (Shapley's value of a part;
+        "all": their sum) and "patched-ap" (of the teacher's head where the parts, joined by "+", are the student's).
+
+    Raises:
+        KDScopeError: a network that classifies images, maps that do not fit in each other's place, an unknown `by`.
+    """
+    roles, _ = cast_of(subjects, teacher, baseline)
+    if roles is None:
+        raise KDScopeError(f"{subjects[0].name} has no teacher to be compared with; name one by --teacher RUN")
+    kinds = [kind.strip() for kind in by.split(",") if kind.strip()]
+    for kind in kinds:
+        if kind not in KINDS:
+            raise KDScopeError(f"parts by {kind!r} are unknown; they are by regions or levels")
+    rows: list[dict[str, Any]] = []
+    said: list[str] = []
+    for split in [part.strip() for part in splits.split(",") if part.strip()]:
+        for kind in kinds:
+            rows += [row | {"split": split} for row in _rows(roles, split, kind, confidence, said)]
+    if not rows:
+        raise KDScopeError(said[0] if said else "no student's features fit in the place of its teacher's")
+    shared = {"analysis": "detection-patch-in", "layer": "", "view": "none", "definition": "kdscope"}
+    table = ordered(tidy([shared | row | {"confidence": confidence} for row in rows], COLUMNS))
+    return Report(table, patch_short(table), (*roles.notes, *said, *patch_notes(table)))
+
+
+def _rows(roles: Cast, split: str, kind: str, confidence: float, said: list[str]) -> Iterator[dict[str, Any]]:
+    """Each pair and the same of the student alone, and all seeds of a training together."""
+    every = [pair for pair in compared_pairs(roles) if pair.pair in ("teacher-student", ALONE)]
+    scores: dict[tuple, dict[tuple[str, str], Score]] = {}
+    groups: dict[tuple, list[Pair]] = {}
+    images = 0
+    for pair in every:
+        try:
+            cache = pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, f"patched-{kind}")
+        except KDScopeError as error:
+            said.append(f"{roles.name(pair.b)} in the place of {roles.name(pair.a)} was left out: {error}")
+            continue
+        scores[pair.key], images = losses(cache), len(cache)
+        groups.setdefault((pair.pair, pair.a.groups, pair.b.groups), []).append(pair)
+    for members in groups.values():
+        for some in [*([members] if len(members) > 1 else []), *([pair] for pair in members)]:
+            rivals = [_rival(pair, every, scores) for pair in some]
+            for measure, part in scores[some[0].key]:
+                score = over_trainings([scores[pair.key][measure, part] for pair in some])
+                gap = None
+                if measure == "ap-lost" and None not in rivals:
+                    gap = over_trainings(
+                        [
+                            scores[pair.key][measure, part].minus(rival[measure, part])
+                            for pair, rival in zip(some, rivals, strict=True)
+                        ]
+                    )
+                yield _row(roles, some, score, gap, confidence) | {
+                    "measure": measure, "part": part, "by": kind, "n": images,
+                    "floor": score.value - gap.value if gap else None,
+                    "control": "floor: student alone" if gap else "",
+                }  # fmt: skip
+
+
+def _rival(
+    pair: Pair, every: Sequence[Pair], scores: Mapping[tuple, dict[tuple[str, str], Score]]
+) -> dict[tuple[str, str], Score] | None:
+    """The student alone in the place of the same teacher's maps."""
+    if pair.pair == ALONE or pair.baseline is None:
+        return None
+    fits = [p for p in every if p.pair == ALONE and p.a.key == pair.a.key and p.b.key == pair.baseline.key]
+    return scores.get(fits[0].key) if fits else None
+
+
+def _row(roles: Cast, some: Sequence[Pair], score: Score, gap: Score | None, confidence: float) -> dict[str, Any]:
+    pair, several = some[0], len(some) > 1
+    name, b = roles.group_name if several else roles.name, pair.b.subjects[0]
+    low, high = score.interval(confidence)
+    gain_low, gain_high = gap.interval(confidence) if gap else (None, None)
+    return {
+        "a": name(pair.a), "b": name(pair.b), "pair": pair.pair, "group": roles.group_name(pair.b),
+        "a_group": roles.group_name(pair.a), "method": b.method, "architecture": b.architecture,
+        "role": "student" if pair.pair != ALONE else "independent-student",
+        "seed": "all" if several else ("" if b.seed is None else str(b.seed)), "seeds": len(some), "value": score.value,
+        "ci_low": low, "ci_high": high, "gain": gap.value if gap else None, "gain_low": gain_low,
+        "gain_high": gain_high,
+    }  # fmt: skip
+
+
+def losses(cache: FeatureCache, resamples: int = RESAMPLES) -> dict[tuple[str, str], Score]:
+    """AP of the teacher's head for every set of replaced parts, and by Shapley's values what each part loses.
+
+    Returns:
+        By ("patched-ap", set) and ("ap-lost", part), with the draws of the same resampled images; ("ap-lost", "all") is
+        what is lost where all parts are replaced, and the sum of the others.
+    """
+    objects, parts = objects_in(cache), tuple(cache.identity["parts"])
+    labels, image, images = objects.labels.numpy(), objects.image.numpy(), len(cache)
+    weights = np.concatenate([np.ones((1, images), dtype=np.int64), image_weights(images, resamples)])
+    value: dict[frozenset, Score] = {}
+    for some in subsets(parts):
+        found = found_in(cache, f"detections/{named(some, parts)}")
+        matches = match(found, objects, LEVELS, int(cache.identity["most"]))
+        value[some] = mean_score(precisions(matches, labels, image, len(cache.classes), weights))
+    scores = {("patched-ap", named(some, parts)): score for some, score in value.items()}
+    # Shapley's value is linear in those of the sets: what holds of numbers holds of each draw.
+    at = shapley(parts, {some: np.append(score.value, score.draws) for some, score in value.items()})
+    scores |= {("ap-lost", part): Score(-float(lost[0]), -lost[1:]) for part, lost in at.items()}
+    return scores | {("ap-lost", ALL): value[frozenset()].minus(value[frozenset(parts)])}

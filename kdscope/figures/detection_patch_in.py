@@ -1,0 +1,57 @@
+"""The figure of `kdscope analyze detection-patch-in`: a function of its table.
+
+- detection-patch-in: points of AP that are lost in each region and level, of each student and of the student alone.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdscope.figures import FIGURES
+from kdscope.figures.detection_rows import height, labels_of, last_split, lines, one_each
+from kdscope.figures.sheet import drawn
+from kdscope.figures.style import TWO_COLUMNS, Estimate, colours, interval, legend_below, marks, panels, styled
+
+NAMES = {"fg": "on objects", "ring": "around them", "far": "far away", "all": "everywhere"}
+CAPTION = (
+    "Points of AP that the teacher's own head loses where its features are the student's: Shapley's values of the "
+    "regions (left) and levels (right), which add up to what is lost everywhere."
+)
+
+
+@FIGURES.register("detection-patch-in")
+def detection_patch_in(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
+    """The figure by its file's name; None where the table has no rows for it."""
+    known = table.assign(part=table["part"].astype(str))
+    rows = one_each(last_split(known[known["measure"] == "ap-lost"]))
+    with styled():
+        yield drawn(table, "detection-patch-in", rows, lambda: lost(rows), CAPTION)
+
+
+def lost(rows: pd.DataFrame) -> Figure:
+    """A panel for each kind of parts, a line for each part, a mark for each network."""
+    names = list(dict.fromkeys(rows["b"]))
+    texts, colour, mark = labels_of(names), colours(names), marks(names)
+    kinds = list(dict.fromkeys(rows["by"]))
+    parts = {kind: list(dict.fromkeys(rows.loc[rows["by"] == kind, "part"])) for kind in kinds}
+    step = 0.7 / max(1, len(names))
+    most = max(map(len, parts.values()))
+    figure, grid = panels(1, len(kinds), TWO_COLUMNS, height(round(most * max(1.0, 0.5 * len(names)))) + 0.3)
+    for axes, kind in zip(grid[0], kinds, strict=True):
+        for row in rows[rows["by"] == kind].itertuples():
+            at = parts[kind].index(row.part) + (names.index(row.b) - (len(names) - 1) / 2) * step
+            estimate = Estimate(100 * row.value, 100 * row.ci_low, 100 * row.ci_high)
+            interval(axes, estimate, at, color=colour[row.b], fmt=mark[row.b], zorder=4)
+        axes.axvline(0, color="0.2", linewidth=0.8, zorder=3)
+        said = [NAMES.get(part, f"stride {part}") for part in parts[kind]]
+        lines(axes, said, f"by {kind}", "Points of AP lost", 6)
+    legend_below(
+        figure,
+        [
+            Line2D([], [], color=colour[name], marker=mark[name], markersize=4, linestyle="", label=texts[name])
+            for name in names
+        ],
+    )
+    return figure
