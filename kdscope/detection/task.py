@@ -19,6 +19,7 @@ from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
+from kdscope.detection.start import load_start
 from kdscope.errors import KDScopeError, unknown
 from kdscope.models import load_weights, weights_hash
 from kdscope.run import Run, load_data, load_teacher
@@ -118,7 +119,7 @@ class Detection:
         torch.manual_seed(config.seed)
         student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
         if config.model.checkpoint is not None and not begun:
-            load_weights(student, config.model.checkpoint)
+            load_start(student, config.model.checkpoint)
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()

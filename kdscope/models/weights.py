@@ -91,7 +91,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         KDScopeError: if the file is missing, truncated, of another architecture (with the first names at fault), or a
             pickle of more than tensors.
     """
-    state = _read(Path(path))
+    state = read_weights(path)
     faults = _differences(model, state)
     if faults:
         raise KDScopeError(f"{path} holds another architecture than this {type(model).__name__}: {'; '.join(faults)}")
@@ -107,7 +107,7 @@ def differences(model: nn.Module, path: str | Path) -> list[str]:
     Raises:
         KDScopeError: as `load_weights` does for a file that cannot be read.
     """
-    return _differences(model, _read(Path(path)))
+    return _differences(model, read_weights(path))
 
 
 def _differences(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -129,7 +129,13 @@ def _differences(model: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """The names and tensors in a file that `load_weights` can read, without any wrapper's prefix.
+
+    Raises:
+        KDScopeError: as `load_weights` does for a file that cannot be read.
+    """
+    path = Path(path)
     try:
         with open(path, "rb") as handle:
             head = handle.read(9)
