@@ -74,10 +74,14 @@ def _headline(asked: Asked, measure: str, want: dict[str, Any], group: str, memb
 
 def of_run(run: Run) -> Table:
     """The headline of one run, and of its teachers as far as they are runs."""
-    rows = [_of_run(run, "student" if run.config.teachers else "alone")]
+    rows = [_of_run(run, _role(run))]
     rows += [_of_run(Run(t.run), "teacher") for t in run.config.teachers if t.run is not None and t.run.is_dir()]
     caption = f"Test {score_of(rows[0])[1]} of the epoch chosen by the rule {rows[0]['rule']!r}"
     return table(rows, caption, CARDS)
+
+
+def _role(run: Run) -> str:
+    return "student" if run.config.teachers else "alone"
 
 
 def _of_run(run: Run, role: str) -> dict[str, Any]:
@@ -90,9 +94,9 @@ def _of_run(run: Run, role: str) -> dict[str, Any]:
 
 
 def run_rows(found: Found) -> Table:
-    """All runs of a study as runs.csv has them, with network, method and teachers; of a run, it and its teachers."""
+    """All runs of a study as runs.csv has them, with network, method and teachers; of a run, it alone."""
     if found.run is not None:
-        rows = [{"name": found.run.name, "state": "done"} | _of_run(found.run, "student")]
+        rows = [{"name": found.run.name, "state": "done"} | _of_run(found.run, _role(found.run))]
         teachers = ", ".join(t.run.name if t.run else str(t.model) for t in found.run.config.teachers)
         return table([rows[0] | {"teachers": teachers}], cards=CARDS)
     plans = found.plan.get("runs") or {}

@@ -60,15 +60,21 @@ class Explorer {
     const students = [...new Set(data.pairs.map((pair) => pair.student))];
     this.casts = students.map((student) => {
       const pairs = data.pairs.filter((pair) => pair.student === student);
-      return { student, pairs, teachers: pairs.map((pair) => pair.teacher), alone: pairs.find((pair) => pair.alone)?.alone ?? null };
+      return { student, others: [], teachers: pairs.map((pair) => pair.teacher), alone: pairs.find((pair) => pair.alone)?.alone ?? null };
     });
+    // Networks that nobody taught stand side by side: there are no cells, and no overlap.
+    const [student, ...others] = data.models.map((model) => model.name);
+    this.taught = students.length > 0;
+    if (!this.taught) this.casts = [{ student, others, teachers: [], alone: null }];
     options("pair", this.casts.map((cast, k) => [k, `${cast.student} ~ ${cast.teachers.join(", ")}`]));
     options("class", [[-1, "all"], ...data.classes.map((name, k) => [k, name])]);
-    options("order", [["index", "as in the split"], ["iou-up", "IoU, lowest first"], ["iou-down", "IoU, highest first"], ["sure-down", "confidence, highest first"], ["sure-up", "confidence, lowest first"]]);
+    const overlap = this.taught && data.map_kinds.length ? [["iou-up", "IoU, lowest first"], ["iou-down", "IoU, highest first"]] : [];
+    options("order", [["index", "as in the split"], ...overlap, ["sure-down", "confidence, highest first"], ["sure-up", "confidence, lowest first"]]);
     options("scale", SCALES.map((name) => [name, name]));
     const label = (kind) => data.models.map((model) => model.maps[kind]?.label).find(Boolean) ?? kind;
     options("kind", data.map_kinds.map((kind) => [kind, label(kind)]));
     this.controls.hidden = !data.map_kinds.length;
+    find(".cells", this.filters).hidden = !this.taught;
     find(".cells", this.filters).append(
       ...data.cells.map((name, k) =>
         make("label", { class: "chip" }, make("input", { type: "checkbox", name: "cell", value: k, checked: true }), make("span", {}, name), make("output", { "data-cell": k }))),
@@ -110,8 +116,8 @@ class Explorer {
   }
   // The networks side by side: all teachers, their student, the same student without them.
   get models() {
-    const { teachers, student, alone } = this.cast;
-    return [...new Set([...teachers, student, ...(alone ? [alone] : [])])].map((name) => this.data.byName.get(name));
+    const { teachers, student, alone, others } = this.cast;
+    return [...new Set([...teachers, student, ...(alone ? [alone] : []), ...others])].map((name) => this.data.byName.get(name));
   }
   signed() {
     return this.data.models.some((model) => model.maps[this.field("kind").value]?.signed);
@@ -130,7 +136,7 @@ class Explorer {
     const models = this.models;
     const teacher = data.byName.get(this.cast.teachers[0]);
     const student = data.byName.get(this.cast.student);
-    this.cells = cellsOf(data.labels, student.prediction, teacher.prediction);
+    this.cells = teacher ? cellsOf(data.labels, student.prediction, teacher.prediction) : new Uint8Array(data.count);
     const fill = (field, entries) => this.field(field).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
     fill("answer", [["any", "any"], ...models.flatMap((model) => ["right", "wrong"].map((verdict) => [`${verdict} ${model.name}`, `${ROLE[model.role]} ${verdict}${this.told(model)}`]))]);
     fill("who", models.map((model) => [model.name, `${ROLE[model.role]}${this.told(model)}`]));
@@ -210,7 +216,8 @@ class Explorer {
     this.say("opacity", percent(this.field("opacity").value / 100));
     this.say("threshold", cut === "area" ? `top ${percent(share)}` : `above ${percent(share)}`);
     this.field("scale").style.setProperty("--scale", gradient(this.field("scale").value));
-    find(".image-title", this.root).textContent = empty ? "No image is left" : `Image ${thousands(data.index[image])} · ${data.classes[data.labels[image]]} · ${data.cells[this.cells[image]]}`;
+    const about = empty ? ["No image is left"] : [`Image ${thousands(data.index[image])}`, data.classes[data.labels[image]], ...(this.taught ? [data.cells[this.cells[image]]] : [])];
+    find(".image-title", this.root).textContent = about.join(" · ");
     drawPanels(find(".panels", this.root), this.models, {
       data, image, sprite: this.sprite, kind: this.kind, how: this.how,
       opacity: Number(this.field("opacity").value) / 100, scale: this.field("scale").value, masks: this.field("masks").checked,

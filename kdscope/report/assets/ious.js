@@ -5,7 +5,7 @@ import { chanceOf, meanOf, overlapOf } from "./overlap.js";
 
 // A row for each comparison [one, other, key]; numbers are buttons where the map has a card.
 export function fillOverlap(table, comparisons, kind, how, image, cards) {
-  table.hidden = !comparisons.length;
+  table.closest(".box").hidden = !comparisons.length;
   find("caption span", table).textContent =
     how.cut === "area"
       ? `Overlap of the ${percent(how.share)} most attended cells; the mean is over the images that the filters leave.`
