@@ -6,7 +6,10 @@ from typing import Any
 
 import click
 
-KINDS = ("methods", "models", "datasets", "analyses", "studies")
+KINDS = (
+    *("methods", "models", "datasets", "analyses", "studies"),
+    *("detectors", "detection-methods", "detection-datasets"),
+)
 Rows = Iterator[tuple[str, ...]]
 
 
@@ -14,7 +17,7 @@ Rows = Iterator[tuple[str, ...]]
 @click.argument("kind", type=click.Choice(KINDS))
 @click.option("--names", is_flag=True, help="Names alone, one on a line, for scripts.")
 def list(kind: str, names: bool) -> None:
-    """List methods, models, datasets, analyses or studies, one line each."""
+    """List methods, models, datasets, analyses or studies, one line each; of detectors, networks, methods and data."""
     rows = [*LISTS[kind]()]
     if not rows:
         click.echo(f"no {kind} are there yet")
@@ -62,8 +65,31 @@ def _studies() -> Rows:
                 yield path.name.removesuffix(".yaml"), path.read_text().splitlines()[0].lstrip("# ")
 
 
+def _detectors() -> Rows:
+    from kdscope.detection import models
+
+    for name in models.names():
+        yield name, models.summary(name)
+
+
+def _detection_methods() -> Rows:
+    from kdscope.detection.methods.presets import DETECTION_METHODS
+
+    for name in DETECTION_METHODS:
+        preset = DETECTION_METHODS[name]
+        yield name, preset.title, preset.citation
+
+
+def _detection_datasets() -> Rows:
+    from kdscope.detection.data import DETECTION_DATASETS
+
+    for name in DETECTION_DATASETS:
+        yield name, *_told(DETECTION_DATASETS[name])
+
+
 LISTS: dict[str, Callable[[], Rows]] = {
     "methods": _methods, "models": _models, "datasets": _datasets, "analyses": _analyses, "studies": _studies,
+    "detectors": _detectors, "detection-methods": _detection_methods, "detection-datasets": _detection_datasets,
 }  # fmt: skip
 
 

@@ -32,6 +32,11 @@ from kdscope.models import external
 
 FAMILIES = {"fcos": zoo.FCOS, "fasterrcnn": zoo.FasterRCNN, "retinanet": zoo.RetinaNet, "ssd": zoo.ssd.SSD}
 OURS = ("fcos", "fasterrcnn", "retinanet")
+SOURCES = {
+    "fcos": "FCOS (Tian et al., ICCV 2019)",
+    "fasterrcnn": "Faster R-CNN (Ren et al., NeurIPS 2015)",
+    "retinanet": "RetinaNet (Lin et al., ICCV 2017)",
+}
 DEPTHS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}  # of basic blocks
 LARGE = (18, 34, 50, 101)
 RATIOS = (0.5, 1.0, 2.0)
@@ -46,6 +51,17 @@ def names() -> list[str]:
     """
     small = [f"{family}_resnet{d}_w{w}" for family in OURS for d, w in ((10, 8), (10, 16), (18, 32))]
     return sorted(small + [f"{family}_resnet{d}" for family in OURS for d in LARGE])
+
+
+def summary(name: str) -> str:
+    """What the detector of that name is, with its source, in one line.
+
+    >>> summary("fcos_resnet10_w16")
+    'FCOS (Tian et al., ICCV 2019), ResNet-10 of width 16 for small images.'
+    """
+    family, depth, width = check_name(name)
+    body = f"width {width} for small images" if width else "torchvision's sizes"
+    return f"{SOURCES[family]}, ResNet-{depth} of {body}."
 
 
 def build(

@@ -7,9 +7,12 @@ from click.testing import CliRunner
 from kdscope import models
 from kdscope.analyses import ANALYSES
 from kdscope.cli.explain import WIDTH
-from kdscope.cli.list import KINDS
+from kdscope.cli.list import KINDS, LISTS
 from kdscope.cli.main import cli
 from kdscope.data.catalogue import DATASETS
+from kdscope.detection import models as detectors
+from kdscope.detection.data import DETECTION_DATASETS
+from kdscope.detection.methods.presets import DETECTION_METHODS
 from kdscope.errors import KDScopeError
 from kdscope.methods import METHODS
 from kdscope.training.explain import explain, size_in_words
@@ -23,7 +26,12 @@ def said(*arguments):
 
 @pytest.mark.parametrize(
     ("kind", "names"),
-    [("methods", METHODS), ("models", models.names()), ("datasets", DATASETS), ("analyses", ANALYSES)],
+    [
+        *[("methods", METHODS), ("models", models.names()), ("datasets", DATASETS), ("analyses", ANALYSES)],
+        ("detectors", detectors.names()),
+        ("detection-methods", DETECTION_METHODS),
+        ("detection-datasets", DETECTION_DATASETS),
+    ],
 )
 def test_every_name_is_listed_with_what_it_is(kind, names):
     told = said("list", kind)
@@ -37,7 +45,7 @@ def test_every_name_is_listed_with_what_it_is(kind, names):
 
 
 def test_kinds():
-    assert set(KINDS) == {"methods", "models", "datasets", "analyses", "studies"}
+    assert set(KINDS) == set(LISTS)
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
