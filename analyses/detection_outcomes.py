@@ -57,9 +57,7 @@ def detection_outcomes(
     """
     roles, alone = cast_of(subjects, teacher, baseline)
     if roles is None:
-        raise KDScopeError(
-            f"{subjects[0].name} has no teacher to be compared with; give more sources, or --teacher RUN"
-        )
+        raise KDScopeError(f"{subjects[0].name} has no teacher to be compared with; name one by --teacher RUN")
     rows: list[dict[str, Any]] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
         networks = everyone(roles, alone, split)

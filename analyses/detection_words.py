@@ -156,7 +156,10 @@ def attention_notes(table: pd.DataFrame) -> list[str]:
         said.append(f"{row.b}: overlap of attention with {row.a} {row.value:.2f}, {gap} over the student alone{sure}")
     density = together(rows[rows["measure"] == "error-density"])
     for b, own in density.groupby("b", sort=False):
-        most = own.loc[own["value"].idxmax()]
+        known = own[own["value"].notna()]
+        if not len(known):
+            continue
+        most = known.loc[known["value"].idxmax()]
         said.append(f"{b}: its features differ most in cells of {most.region}, {most.value:.1f} times the average")
     return said
 

@@ -1,8 +1,8 @@
 """The figures of `kdscope analyze detection-attention`: functions of its table.
 
-- detection-attention: attention of each network against the boxes, by object size.
+- detection-attention-boxes: attention of each network against the boxes, by object size.
 - detection-attention-levels: how much the attention of student and teacher overlaps, level by level.
-- detection-error: the squared error of features by region and level, as a map, and its shares.
+- detection-attention-error: the squared error of features by region and level, as a map, and its shares.
 """
 
 import math
@@ -44,9 +44,9 @@ def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | Non
     error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]
     error = one_each(error)
     with styled():
-        yield drawn(table, "detection-attention", truth, lambda: attention(truth), CAPTIONS["attention"])
+        yield drawn(table, "detection-attention-boxes", truth, lambda: attention(truth), CAPTIONS["attention"])
         yield drawn(table, "detection-attention-levels", overlap, lambda: levels(overlap), CAPTIONS["levels"])
-        yield drawn(table, "detection-error", error, lambda: errors(error), CAPTIONS["error"])
+        yield drawn(table, "detection-attention-error", error, lambda: errors(error), CAPTIONS["error"])
 
 
 def attention(rows: pd.DataFrame) -> Figure:

@@ -1,8 +1,9 @@
 """The figures of `kdscope analyze detection-outcomes`: functions of its table.
 
-- detection-outcomes: transfer, what was found beyond the teacher, and harm, by object size, beside a second seed's.
-- detection-errors: what each kind of mistake costs each network.
-- detection-inherited: the share of false positives that are the teacher's too.
+- detection-outcomes-objects: transfer, what was found beyond the teacher, and harm, by object size, beside those of a
+  second seed.
+- detection-outcomes-errors: what each kind of mistake costs each network.
+- detection-outcomes-inherited: the share of false positives that are the teacher's too.
 """
 
 import math
@@ -41,9 +42,9 @@ def detection_outcomes(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None
     costs = one_each(last[last["measure"] == "error-cost"])
     kept = last[last["measure"] == "inherited-false-positives"]
     with styled():
-        yield drawn(table, "detection-outcomes", main, lambda: outcomes(main), CAPTIONS["outcomes"])
-        yield drawn(table, "detection-errors", costs, lambda: errors(costs), CAPTIONS["errors"])
-        yield drawn(table, "detection-inherited", kept, lambda: inherited(kept), CAPTIONS["inherited"])
+        yield drawn(table, "detection-outcomes-objects", main, lambda: outcomes(main), CAPTIONS["outcomes"])
+        yield drawn(table, "detection-outcomes-errors", costs, lambda: errors(costs), CAPTIONS["errors"])
+        yield drawn(table, "detection-outcomes-inherited", kept, lambda: inherited(kept), CAPTIONS["inherited"])
 
 
 def outcomes(rows: pd.DataFrame) -> Figure:

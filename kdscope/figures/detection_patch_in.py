@@ -1,6 +1,6 @@
 """The figure of `kdscope analyze detection-patch-in`: a function of its table.
 
-- detection-patch-in: points of AP that are lost in each region and level, of each student and of the student alone.
+- detection-patch-in-lost: points of AP that are lost in each region and level, by students and by the student alone.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def detection_patch_in(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None
     known = table.assign(part=table["part"].astype(str))
     rows = one_each(last_split(known[known["measure"] == "ap-lost"]))
     with styled():
-        yield drawn(table, "detection-patch-in", rows, lambda: lost(rows), CAPTION)
+        yield drawn(table, "detection-patch-in-lost", rows, lambda: lost(rows), CAPTION)
 
 
 def lost(rows: pd.DataFrame) -> Figure:

@@ -1,0 +1,266 @@
+"""The analyses of detectors on networks whose detections and maps are known: each number in closed form."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import (
+    CLASSES,
+    IMAGES,
+    SIDE,
+    STRIDES,
+    Memory,
+    detections,
+    every_object,
+    half_of_the_images,
+    inside,
+    network,
+    subject,
+    truth,
+)
+
+from kdscope.analyses.base import run_analysis
+from kdscope.analyses.detection_patch_in import losses
+from kdscope.detection.measures.shapley import subsets
+from kdscope.detection.patch import PARTS, named
+from kdscope.errors import KDScopeError
+from kdscope.figures import FIGURES
+from kdscope.figures.style import read_table
+
+HALF_RECALL = 51 / 101  # AP where half of the objects are found, and nothing else: recalls 0 to 0.5
+
+
+def pair_of(equal: bool, where: int | None = None) -> Memory:
+    """A cache of kind "pair": equal networks, or ones that differ in their rows, and in features in one region."""
+    rows, rng = 20, np.random.default_rng(0)
+    labels = np.tile(np.r_[[1, 2, 2], np.zeros(rows - 3, dtype=int)], (IMAGES, 1))
+    teacher = rng.normal(size=(IMAGES, rows, len(CLASSES)))
+    targets = rng.normal(size=(IMAGES, rows, 4))
+    arrays = truth() | {"rows/dense/labels": labels, "rows/dense/teacher": teacher, "rows/dense/targets": targets}
+    arrays["rows/dense/student"] = teacher if equal else -teacher
+    arrays["rows/dense/teacher_deltas"] = targets
+    arrays["rows/dense/student_deltas"] = targets if equal else targets + 1
+    for stride in STRIDES:
+        side = SIDE // stride
+        error = np.zeros((IMAGES, side, side)) if equal else np.where(inside(stride), 3.0, 0.0) + (where or 0)
+        arrays |= {f"error/{stride}": error, f"energy/{stride}": np.full((IMAGES, side, side), 4.0)}
+    return Memory(arrays, {"strides": list(STRIDES), "heads": {"dense": "sigmoid"}})
+
+
+@pytest.fixture(scope="module")
+def cast_of_five():
+    """A teacher that finds all, a student that is like it, and two students alone that find half each."""
+    teacher = subject("teacher", "teacher")
+    copies = [subject(f"copy-seed{k}", "copy", k, (teacher,)) for k in (0, 1)]
+    alone = [subject(f"alone-seed{k}", "alone", k) for k in (0, 1)]
+    caches = {"teacher": network(every_object(), 0.8, attention=3.0)}
+    caches |= {one.name: network(every_object(), 0.8, attention=3.0) for one in copies}
+    caches |= {one.name: network(half_of_the_images(k), 0.0) for k, one in enumerate(alone)}
+
+    def beside(student, teacher, split, kind="pair"):
+        if kind != "pair":
+            return patched("ring" if student.name.startswith("copy") else "fg")
+        return pair_of(student.name.startswith("copy"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
+        for analysis in ("dense", "patch_in"):
+            patch.setattr(f"kdscope.analyses.detection_{analysis}.pair_cache", beside)
+        yield [*copies, *alone]
+
+
+def one(table: pd.DataFrame, **where) -> pd.Series:
+    """The only row with these values."""
+    for column, value in where.items():
+        table = table[table[column] == value]
+    assert len(table) == 1, f"{len(table)} rows"
+    return table.iloc[0]
+
+
+@pytest.fixture(scope="module")
+def table(cast_of_five):
+    return run_analysis("detection", cast_of_five).table
+
+
+def test_precision_is_that_of_what_is_found(table):
+    truth_rows = table[(table["pair"] == "truth") & (table["class"] == "all")]
+    for area in ("small", "medium", "large"):
+        assert one(truth_rows, measure="ap", area=area, b="alone-seed0").value == pytest.approx(HALF_RECALL)
+    alone = one(truth_rows, measure="ap", area="all", b="alone")
+    assert (alone.value, alone.seeds) == (pytest.approx(HALF_RECALL), 2)
+    assert one(truth_rows, measure="ar", area="all", b="alone").value == pytest.approx(0.5)
+    assert one(truth_rows, measure="ap", area="all", b="teacher").value == 1  # its false ones have lower scores
+
+
+def test_gains_are_paired_differences_between_floor_and_ceiling(table):
+    row = one(table, measure="ap", area="all", b="copy", pair="truth", **{"class": "all"})
+    assert (row.floor, row.ceiling) == (pytest.approx(HALF_RECALL), 1)
+    assert row.gain == pytest.approx(1 - HALF_RECALL)
+    assert row.gain_low < row.gain < row.gain_high  # which images the student alone finds is resampled
+    gap = one(table, measure="ap-difference", area="all", b="copy", a="alone")
+    assert (gap.value, gap.pair) == (pytest.approx(row.gain), "floor:independent-student")
+    churn = one(table, measure="ap-difference", b="alone-seed1", a="alone-seed0")
+    assert churn.value == pytest.approx(0)
+    assert churn.ci_low < 0 < churn.ci_high
+
+
+def test_a_student_that_is_its_teacher_agrees_in_everything(table):
+    own = table[(table["pair"] == "teacher-student") & (table["seed"] == "all")]
+    for measure in ("agree-f1", "agree-f1-any-class"):
+        values = own[own["measure"] == measure]
+        assert values["value"].tolist() == [1] * 11
+    for measure, value in {"label-agreement": 1, "box-iou": 1, "score-gap": 0}.items():
+        assert one(own, measure=measure).value == pytest.approx(value, abs=1e-7)
+    assert one(own, measure="fidelity-ap").value == pytest.approx(1)
+    for part in ("foreground", "background"):
+        assert one(own, measure="row-agreement", part=part).value == 1
+        assert one(own, measure="row-kl", part=part).value == 0
+    assert one(own, measure="worse-boxes").value == 0
+
+
+def test_the_student_alone_is_the_floor_and_two_seeds_the_ceiling(table):
+    row = one(table, measure="agree-f1", iou="0.5", pair="teacher-student", seed="all")
+    # Half of the images agree in all three objects, in the others one of the two is empty.
+    assert row.floor == pytest.approx(0.5)
+    assert row.ceiling == 1
+    assert row.gain == pytest.approx(0.5)
+    assert "floor: independent student" in row.control
+    rows = one(table, measure="worse-boxes", pair="floor:independent-student", seed="all")
+    assert rows.value == 1
+
+
+def test_objects_that_only_the_teacher_found_are_transferred(cast_of_five):
+    table = run_analysis("detection-outcomes", cast_of_five).table
+    whole = table[(table["area"] == "all") & (table["class"] == "all") & (table["iou"] == "0.5")]
+    for seed in ("0", "1", "all"):
+        own = whole[whole["seed"] == seed]
+        transfer = one(own, measure="transfer")
+        # The second student alone finds all that the first one missed.
+        assert (transfer.value, transfer.floor, transfer.gain) == (1, 1, 0)
+        assert (one(own, measure="harm").value, one(own, measure="harm").floor) == (0, 1)
+        assert np.isnan(one(own, measure="beyond-teacher").value)  # there is nothing that the teacher missed
+        objects = own[own["measure"] == "objects"].set_index("outcome")["value"]
+        assert objects.sum() == 3 * IMAGES
+        assert (objects["TBK"], objects["TbK"]) == (18, 18)
+    small = one(table, measure="transfer", area="small", iou="0.5", seed="0")
+    assert small.objects == IMAGES / 2
+
+
+def test_mistakes_cost_what_mending_them_gains(cast_of_five):
+    table = run_analysis("detection-outcomes", cast_of_five).table
+    costs = table[(table["measure"] == "error-cost") & (table["b"] == "alone-seed0")].set_index("kind")["value"]
+    assert costs["missed"] == pytest.approx(1 - HALF_RECALL)
+    assert costs.drop("missed").abs().max() == 0
+    counts = table[(table["measure"] == "errors-per-image") & (table["b"] == "teacher")].set_index("kind")["value"]
+    assert (counts["background"], counts.drop("background").sum()) == (1, 0)
+
+
+def test_false_positives_of_the_teacher_are_inherited(monkeypatch):
+    teacher = subject("teacher", "teacher")
+    student, alone = subject("student", "student", 0, (teacher,)), subject("alone", "alone")
+    found = every_object()
+    found[::3, 0] = False  # so that the cut keeps what has the lowest score
+    caches = {"teacher": network(found, 0.9), "student": network(found, 0.9), "alone": network(found, 0.9)}
+    moved = caches["alone"].array("detections/boxes")
+    moved[moved[..., 0] == 90] -= 60
+    monkeypatch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
+    row = one(run_analysis("detection-outcomes", [student, alone]).table, measure="inherited-false-positives")
+    assert (row.value, row.floor, row.gain, row.objects) == (1, 0, 1, IMAGES)
+
+
+def test_attention_and_errors_are_those_of_the_regions(cast_of_five):
+    table = run_analysis("detection-attention", cast_of_five, temperature=1.0).table
+    table = table.assign(layer=table["layer"].fillna(""))
+    truth_rows = table[(table["pair"] == "truth") & (table["area"] == "all")]
+    for stride in STRIDES:
+        share = inside(stride).mean()
+        row = one(truth_rows, measure="energy-in-boxes", layer=f"stride {stride}", b="teacher")
+        assert row.value == pytest.approx(share * np.e**2 / (share * np.e**2 + 1 - share))
+        flat = one(truth_rows, measure="lift", layer=f"stride {stride}", b="alone-seed0")
+        assert flat.value == pytest.approx(1)
+        assert one(truth_rows, measure="auroc", layer=f"stride {stride}", b="copy").value == 1
+    pairs = table[(table["pair"] == "teacher-student") & (table["area"] == "all") & (table["layer"] == "")]
+    pairs = pairs[(pairs["seed"] == "all") & (pairs["region"] == "")]
+    assert one(pairs, measure="attention-iou").value == pytest.approx(1)
+    assert one(pairs, measure="gap-foreground").value == one(pairs, measure="gap-background").value == 0
+
+
+def test_shares_of_the_error_add_up_to_one(cast_of_five):
+    table = run_analysis("detection-attention", cast_of_five).table
+    floor = table[(table["pair"] == "floor:independent-student") & (table["seed"] == "0")]
+    for stride in STRIDES:
+        own = floor[floor["layer"] == f"stride {stride}"]
+        shares = own[own["measure"] == "error-share"].set_index("region")["value"]
+        assert shares.sum() == pytest.approx(1)
+        assert shares["ring"] == shares["far"] == 0  # the error was put on the objects alone
+        assert one(own, measure="normalised-error", region="large").value == pytest.approx(3 / 4)
+    cells = {stride: inside(stride)[0].sum() for stride in STRIDES}
+    levels = floor[floor["measure"] == "level-share"].set_index("layer")["value"]
+    assert levels.sum() == pytest.approx(1)
+    assert levels["stride 8"] == pytest.approx(cells[8] / sum(cells.values()))
+
+
+def patched(costly: str) -> Memory:
+    """The teacher's head finds everything, unless one part is replaced: then the objects of half of the images."""
+    arrays = truth()
+    for some in subsets(PARTS):
+        found = half_of_the_images() if costly in some else every_object()
+        arrays |= detections(found, start=f"detections/{named(some, PARTS)}")
+    return Memory(arrays, {"parts": list(PARTS), "most": 100})
+
+
+@pytest.mark.parametrize("costly", PARTS)
+def test_what_one_part_costs_is_its_own_and_parts_add_up(costly):
+    scores = losses(patched(costly), resamples=20)
+    assert scores["patched-ap", "none"].value == 1
+    assert scores["patched-ap", "+".join(PARTS)].value == pytest.approx(HALF_RECALL)
+    assert scores["ap-lost", "all"].value == pytest.approx(1 - HALF_RECALL)
+    for part in PARTS:
+        assert scores["ap-lost", part].value == pytest.approx((1 - HALF_RECALL) * (part == costly))
+    total = sum(scores["ap-lost", part].draws for part in PARTS)
+    np.testing.assert_allclose(total, scores["ap-lost", "all"].draws, atol=1e-12)
+
+
+def test_patch_in_compares_with_the_student_alone(cast_of_five):
+    table = run_analysis("detection-patch-in", cast_of_five, by="regions").table
+    own = table[(table["measure"] == "ap-lost") & (table["b"] == "copy")].set_index("part")
+    assert own.loc["ring", "value"] == own.loc["ring", "gain"] == pytest.approx(1 - HALF_RECALL)
+    assert own.loc["fg", "gain"] == pytest.approx(HALF_RECALL - 1)
+    assert own.loc["all", "gain"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("detection", ["ap", "difference", "agreement", "iou", "rows"]),
+        ("detection-outcomes", ["objects", "errors", "inherited"]),
+        ("detection-attention", ["boxes", "levels", "error"]),
+        ("detection-patch-in", ["lost"]),
+    ],
+)
+def test_figures_are_drawn_from_a_table_alone(cast_of_five, tmp_path, name, parts):
+    run_analysis(name, cast_of_five).table.to_csv(tmp_path / "table.csv", index=False)
+    drawn = {stem: figure.told for stem, figure in FIGURES[name](read_table(tmp_path / "table.csv"))}
+    assert list(drawn) == [f"{name}-{part}" for part in parts]
+    assert name not in drawn  # its rows would be written over the table
+    for stem, (rows, caption) in drawn.items():
+        assert set(rows["figure"]) == {stem}
+        assert "12 images; 2 seeds" in caption
+
+
+def test_a_lone_detector_has_precision_and_no_outcomes(monkeypatch):
+    lone = subject("lone", "lone")
+    cache = network(every_object())
+    monkeypatch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: cache)
+    table = run_analysis("detection", [lone]).table
+    assert one(table, measure="ap", area="all", **{"class": "all"}).value == 1
+    assert set(table["measure"]) == {"ap", "ap50", "ap75", "ar"}
+    assert set(run_analysis("detection-attention", [lone]).table["pair"]) == {"truth"}
+    with pytest.raises(KDScopeError, match="lone has no teacher to be compared with; name one by --teacher RUN"):
+        run_analysis("detection-outcomes", [lone])
+
+
+def test_bad_options_are_named(cast_of_five):
+    with pytest.raises(KDScopeError, match="parts by 'colour' are unknown; they are by regions or levels"):
+        run_analysis("detection-patch-in", cast_of_five, by="colour")
+    with pytest.raises(KDScopeError, match="temperature 0 is not above 0"):
+        run_analysis("detection-attention", cast_of_five, temperature=0)
