@@ -8,6 +8,7 @@ import click
 EXAMPLES = """\b
   kdscope train --data digits --model resnet56 --out runs/teacher
   kdscope train --data digits --teacher runs/teacher --student resnet20 --method kd --out runs/kd
+  kdscope train --data scenes:100 --teacher runs/wide --student fcos_resnet10_w8 --method mimicry --out runs/mimicry
   kdscope train --resume runs/kd
 """
 
@@ -23,16 +24,16 @@ EXAMPLES = """\b
     metavar="KEY=VALUE",
     help="Any setting of a run's config.yaml, such as optim.lr=0.05.",
 )
-@click.option("--data", help="digits, shapes, cifar10, cifar100, folder:PATH, ... [digits].")
+@click.option("--data", help="digits, cifar10, folder:PATH, ..., with boxes scenes, coco:DIR, ... [digits].")
 @click.option("--augment", help="none, standard, weak, strong, randaugment:M [standard].")
 @click.option("--validation", type=float, help="Share of train that is held out to choose the epoch.")
 @click.option("--download", is_flag=True, default=None, help="Allow the dataset to be downloaded.")
-@click.option("--batch-size", type=int, help="Images in a step, over all devices [128].")
-@click.option("--model", "--student", "model", help="Network to train, such as resnet20.")
+@click.option("--batch-size", type=int, help="Images in a step, over all devices [128; detectors 8].")
+@click.option("--model", "--student", "model", help="Network to train, such as resnet20 or fcos_resnet10_w8.")
 @click.option(
     "--teacher", "teachers", multiple=True, help="Run directory, NAME@CHECKPOINT or torchvision:NAME; repeatable."
 )
-@click.option("--method", help="none, kd, at, ... (kdscope list methods), or a sum such as kd+at.")
+@click.option("--method", help="none, kd, ... (kdscope list methods, detection-methods), or a sum, as kd+at.")
 @click.option("--peer", "peers", multiple=True, help="Network that learns beside the student (dml); repeatable.")
 @click.option("--assistant", "assistants", multiple=True, help="Teacher assistant (takd), largest first; repeatable.")
 @click.option("--generations", type=int, help="Times that a network is distilled into itself (born-again).")
@@ -43,6 +44,7 @@ EXAMPLES = """\b
 @click.option("--devices", type=int, help="Devices to train on together.")
 @click.option("--precision", type=click.Choice(["auto", "32", "bf16", "16"]), help="[auto: bf16 on a GPU].")
 @click.option("--compile", is_flag=True, default=None, help="torch.compile the training step.")
+@click.option("--eval-every", type=int, help="Score held-out images every N epochs [1; detectors 0: at the end alone].")
 @click.option("--probe-every", type=int, help="Look at a fixed probe set every N epochs [0; with cka 1].")
 @click.option("--probe", help="What is kept of it: cache, cka (with the teachers, no features), cache+cka [cache].")
 @click.option("--tensorboard", is_flag=True, default=None, help="Log to TensorBoard in the run directory.")
