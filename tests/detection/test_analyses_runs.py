@@ -1,0 +1,113 @@
+"""The analyses of detectors on runs of a few steps: caches are made once, and the numbers are those of the run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import kdscope
+from kdscope.analyses.base import collect, run_analysis
+from kdscope.detection.adapter import adapt
+from kdscope.detection.evaluate import limited
+from kdscope.detection.frames import Frames, frame_of, original_sizes
+from kdscope.detection.measures.feature_error import REGIONS
+from kdscope.detection.stored import found_in, objects_in
+from kdscope.detection.subjects import detection_cache, pair_cache
+from kdscope.errors import KDScopeError
+from kdscope.run import Run
+
+SIZE = {"min_size": 64}
+QUICK = {"data": "scenes:16:128:8", "batch_size": 4, "epochs": 4, "preflight": "off"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    student, large = ({"name": f"fcos_resnet10_w{width}", "options": SIZE} for width in (8, 16))
+    teacher = kdscope.train(folder / "teacher", model=large, **QUICK)
+    taught = kdscope.train(folder / "taught", model=student, teachers=[teacher], method="mimicry", **QUICK)
+    alone = kdscope.train(folder / "alone", model=student, **QUICK)
+    return teacher, taught, alone
+
+
+@pytest.fixture(scope="module")
+def subjects(runs):
+    return collect([run.path for run in runs], "cpu")
+
+
+def test_precision_is_that_of_the_summary(runs):
+    table = run_analysis("detection", [run.path for run in runs[1:]], device="cpu").table
+    whole = table[(table["pair"] == "truth") & (table["area"] == "all") & (table["class"] == "all")]
+    for run in runs:
+        own = whole[whole["b"] == run.name].set_index("measure")["value"]
+        for measure in ("ap", "ap50", "ap75", "ar"):
+            assert own[measure] == pytest.approx(run.summary[f"test_{measure}"], abs=1e-4)
+        assert run.summary["test_ar"] > 0.01  # there is something to be compared
+
+
+def test_caches_are_made_once_and_detections_lie_beside_the_run(runs, subjects, monkeypatch):
+    cache = detection_cache(subjects[1], "test")
+    records = json.loads((runs[1].path / "detections" / "test.json").read_text())
+    assert len(records) == sum(len(some.scores) for some in found_in(cache))
+    pair_cache(subjects[1], subjects[1].teachers[0], "test")
+    monkeypatch.setattr(Run, "model", lambda run, trained=True: pytest.fail("a network was loaded"))
+    again = collect([run.path for run in runs], "cpu")
+    assert detection_cache(again[1], "test").key == cache.key
+    assert pair_cache(again[1], again[1].teachers[0], "test").kind == "pair"
+
+
+def test_objects_are_those_of_the_data(runs, subjects):
+    known, there = runs[1].dataset().test.objects, objects_in(detection_cache(subjects[1], "test"))
+    for name in ("offsets", "boxes", "labels", "crowd", "area"):
+        assert torch.equal(getattr(there, name), getattr(known, name))
+
+
+def test_a_detector_beside_itself_has_no_error(subjects):
+    cache = pair_cache(subjects[0], subjects[0], "test")
+    for stride in cache.identity["strides"]:
+        assert not cache.array(f"error/{stride}")[:].any()
+    assert np.array_equal(cache.array("rows/dense/student")[:], cache.array("rows/dense/teacher")[:])
+
+
+@pytest.mark.parametrize("by", ["regions", "levels"])
+def test_nothing_patched_in_is_the_teacher_and_everything_its_head_on_the_students_maps(runs, subjects, by):
+    teacher, student = subjects[1].teachers[0], subjects[1]
+    cache = pair_cache(student, teacher, "test", f"patched-{by}")
+    own = found_in(detection_cache(teacher, "test"))
+    compare(found_in(cache, "detections/none"), own)
+
+    networks = {role: adapt(run.model()) for role, run in zip(("teacher", "student"), runs[:2], strict=True)}
+    split = runs[0].dataset().test
+    frame = frame_of(networks["student"].detector.transform, split.sizes)
+    batch = Frames(split, networks["student"], frame).batch(torch.arange(len(split)))
+    with torch.inference_mode(), limited(networks["teacher"].detector):
+        maps = networks["student"].features(batch.frame)
+        found = networks["teacher"].detections(maps, batch.frame, original_sizes(batch))
+    expected = [{key: value[one["labels"] > 0].numpy() for key, value in one.items()} for one in found]
+    everything = found_in(cache, f"detections/{'+'.join(cache.identity['parts'])}")
+    for some, known in zip(everything, expected, strict=True):
+        np.testing.assert_allclose(some.scores, known["scores"], atol=1e-5)
+    assert not np.allclose(everything[0].scores, own[0].scores, atol=1e-3)
+
+
+def compare(some: list, others: list) -> None:
+    for one, other in zip(some, others, strict=True):
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-3)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+        assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_every_region_is_reported_beside_the_student_alone(runs):
+    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu").table
+    shares = table[(table["measure"] == "error-share") & (table["layer"] == "stride 8")]
+    for pair in ("teacher-student", "floor:independent-student"):
+        own = shares[shares["pair"] == pair].set_index("region")["value"]
+        assert set(own.index) == set(REGIONS)
+        assert own.sum() == pytest.approx(1)
+
+
+def test_classifiers_are_refused(tmp_path):
+    run = kdscope.train(tmp_path / "digits", data="digits", model="resnet8", epochs=1, device="cpu")
+    with pytest.raises(KDScopeError, match="digits classifies images of 'digits'; this analysis is of detectors"):
+        run_analysis("detection", [run.path], device="cpu")
