@@ -25,7 +25,7 @@ QUICK = {"data": "scenes:16:128:8", "batch_size": 4, "epochs": 4, "preflight": "
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     student, large = ({"name": f"fcos_resnet10_w{width}", "options": SIZE} for width in (8, 16))
-    teacher = kdscope.train(folder / "teacher", model=large, **QUICK)
+    teacher = kdscope.train(folder / "teacher", model=large, **QUICK | {"data": "scenes:24:128:8"})  # other images
     taught = kdscope.train(folder / "taught", model=student, teachers=[teacher], method="mimicry", **QUICK)
     alone = kdscope.train(folder / "alone", model=student, **QUICK)
     return teacher, taught, alone
