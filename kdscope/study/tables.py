@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kdscope.config import DataSettings
 from kdscope.figures.tables import Column, Number, Row, Table, ranks
 from kdscope.files import write_text
 from kdscope.measures.significance import holm
@@ -94,7 +95,7 @@ def for_paper(study: Study, wanted: Sequence[Cell], states: Mapping[str, State])
         tested |= some
     notes = ["Mean ± standard deviation over seeds", *([CHANCE] if tested else [])]
     own = study.settings.get("data")
-    if study.published and own is not None and set(data) != {own}:
+    if study.published and own is not None and set(data) != {DataSettings(name=own).name}:
         there = f"Published numbers are on {own} with the networks of the paper, and cannot be compared with these"
         notes.append(f"{there} ({', '.join(data)})")
     if len(blocks) > 1:
