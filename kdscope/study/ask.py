@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +49,11 @@ def ask(
         if change is False:
             continue
         options = question.options | (change if isinstance(change, dict) else {})
-        chosen = [cell for cell in wanted if any(matches(cell, pattern) for pattern in question.runs)]
-        for value, part in _parts(chosen, question.per):
+        # Parted before the selection is made: an answer's folder has one name, whatever is asked for.
+        for value, whole in _parts(_of(question, known.values()), question.per):
+            part = [cell for cell in whole if cell.name in states]
+            if not part:
+                continue
             there = list({cell.key: cell for cell in part if states[cell.name].state == "done"}.values())
             named = f"{label}-{value}" if value else label
             if not there:
@@ -73,18 +76,26 @@ def _parts(chosen: Sequence[Cell], axis: str) -> list[tuple[str, list[Cell]]]:
     return list(parts.items()) if len(parts) > 1 else [("", part) for part in parts.values()]
 
 
-def check(study: Study) -> None:
-    """Raise for an analysis that is none, or an option that it does not have, before hours are spent on runs."""
+def _of(question: Question, cells: Iterable[Cell]) -> list[Cell]:
+    return [cell for cell in cells if any(matches(cell, pattern) for pattern in question.runs)]
+
+
+def check(study: Study, scale: str | None, everything: Sequence[Cell]) -> None:
+    """Raise for an analysis that is none, or of no run, or an option that it does not have, before hours are spent."""
     from kdscope.analyses import ANALYSES
 
     axes = {axis for arm in study.runs.values() for axis in arm.grid}
+    smaller = study.scale(scale)[1].analyses
     for question in study.analyses:
+        where = f"study {study.name!r}, analysis {question.name!r}"
         if question.per and question.per not in axes:
-            raise unknown("axis", question.per, axes, f"study {study.name!r}, analysis {question.name!r}")
+            raise unknown("axis", question.per, axes, where)
         known = ANALYSES[question.name].options
         for option in question.options:
             if option not in known:
-                raise unknown("option", option, known, f"study {study.name!r}, analysis {question.name!r}")
+                raise unknown("option", option, known, where)
+        if smaller.get(question.label or question.name) is not False and not _of(question, everything):
+            raise unknown("run", ", ".join(question.runs), dict.fromkeys(cell.arm for cell in everything), where)
 
 
 def _answer(

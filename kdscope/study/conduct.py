@@ -88,7 +88,7 @@ def conduct(
     everything = cells(study, scale)
     known = {cell.name: cell for cell in everything}
     wanted = select(everything, only)
-    check(study)
+    check(study, scale, everything)
     check_figures(study)
     place = place_of(study, root, scale)
     states = {cell.name: place.state(cell, known) for cell in wanted}
