@@ -6,6 +6,7 @@ from kdscope.analyses.cast import TAUGHT
 from kdscope.analyses.relations import against_accuracy, one_by_one
 from kdscope.attention.cam import SUM_WARNING
 from kdscope.figures.style import short_names
+from kdscope.figures.trends import over_teachers
 
 SHOWN = ("attention-iou", "threshold-iou", "pointing-game", "energy-inside")
 
@@ -46,7 +47,7 @@ def notes(table: pd.DataFrame, guo: bool) -> tuple[str, ...]:
         said.append("without a student trained alone, the floor is an untrained network: training alone exceeds that")
     by_run = one_by_one(whole[(whole["measure"] == "attention-iou") & (whole["split"] == whole["split"].iloc[-1])])
     for kind, own in by_run.groupby("map", sort=False):
-        last = own.groupby("b", sort=False).tail(1)
+        last = over_teachers(own[own["layer"] == own["layer"].iloc[-1]]).drop_duplicates("b")
         said += against_accuracy(last, last["accuracy"], f"attention IoU ({kind}, {last['layer'].iloc[0]})")
     flat = whole[whole["excluded"] > 0]
     if len(flat):

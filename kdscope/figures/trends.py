@@ -18,6 +18,22 @@ CAPTION = (
 )
 
 
+def over_teachers(rows: pd.DataFrame, *panel: str) -> pd.DataFrame:
+    """Rows whose value is the mean over the teachers of a student (b), without an interval where there are several.
+
+    Args:
+        panel: columns that tell apart what is no mean of one another.
+
+    >>> rows = pd.DataFrame({"b": ["s", "s", "u"], "value": [1.0, 3.0, 5.0], "ci_low": 0.0, "ci_high": 9.0})
+    >>> over_teachers(rows)[["value", "ci_low"]].values.tolist()
+    [[2.0, nan], [2.0, nan], [5.0, 0.0]]
+    """
+    values = rows.groupby([*panel, "b"])["value"]
+    several = values.transform("size") > 1
+    ends = {end: rows[end].mask(several) for end in ("ci_low", "ci_high")}
+    return rows.assign(value=values.transform("mean"), **ends)
+
+
 def of_runs(rows: pd.DataFrame, panel: str) -> pd.DataFrame:
     """One row for each run and each value of the column `panel`, where its accuracy is known; fewer than two are none.
 
@@ -25,9 +41,7 @@ def of_runs(rows: pd.DataFrame, panel: str) -> pd.DataFrame:
         rows: with `accuracy`; those of pairs that are taught, and of students alone.
     """
     rows = rows[rows["accuracy"].notna() & (rows["seed"].astype(str) != "all")] if "accuracy" in rows else rows[:0]
-    several = rows.groupby([panel, "b"])["value"].transform("size") > 1
-    mean = rows.groupby([panel, "b"])["value"].transform("mean")
-    rows = rows.assign(value=mean, ci_low=rows["ci_low"].mask(several), ci_high=rows["ci_high"].mask(several))
+    rows = over_teachers(rows, panel)
     return rows if rows.loc[rows["pair"] != ALONE, "b"].nunique() > 1 else rows[:0]
 
 

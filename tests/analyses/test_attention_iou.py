@@ -81,7 +81,7 @@ def test_each_network_against_the_masks(report, caches):
 
 def test_figures_notes_and_the_table_alone(report, tmp_path):
     stems = {path.stem for path in report.figures}
-    assert stems == {f"attention-iou-{name}" for name in ("sweep", "frame", "truth", "gallery")}
+    assert stems == {f"attention-iou-{name}" for name in ("sweep", "frame", "truth", "gallery", "accuracy")}
     assert {path.stem for path in draw(report.csv, tmp_path)} == stems | {"attention-iou"}  # its table for a paper
     assert any("cam-sum" in note for note in report.notes)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from kdscope.analyses.relations import one_by_one
+from kdscope.figures.trends import over_teachers
 from kdscope.measures.correlation import FEWEST, Correlation, correlate
 from kdscope.report.cards import title
 from kdscope.report.charts.common import axis, colours, layout, marks, number, spread, text, values
@@ -35,7 +36,8 @@ def against_accuracy(found: Found) -> Iterator[Chart]:
             rows = rows.assign(accuracy=rows["b"].map(accuracy), group=rows["b"].map(group)).dropna(
                 subset=["accuracy", "value"]
             )
-            rows = rows.drop_duplicates("b")  # of several teachers, the first
+            teachers = rows.groupby("b")["a"].transform(", ".join)
+            rows = over_teachers(rows.assign(a=teachers)).drop_duplicates("b")
             if len(rows) >= FEWEST and what not in done:
                 done.add(what)
                 yield _scatter(rows, what, measure, list(dict.fromkeys(group.values())), len(done))
@@ -76,7 +78,8 @@ def _scatter(rows: pd.DataFrame, what: str, measure: str, groups: Sequence[str],
     ]  # fmt: skip
     name = f"{what} against accuracy"
     shape = layout(440, xaxis=axis(title(measure)), yaxis=axis("Test accuracy (%)"))
-    caption = f"A point for each run, on {rows['split'].iloc[0]}. {found}.{_warning(found)}"
+    mean = " A student of several teachers is the mean over them." if rows["a"].str.contains(", ").any() else ""
+    caption = f"A point for each run, on {rows['split'].iloc[0]}. {found}.{_warning(found)}{mean}"
     alt = f"{name}: {len(rows)} runs of {found.groups} groups. {found}.{_warning(found)}"
     numbers = of_frame(
         rows, ["b", "a", "group", "value", "ci_low", "ci_high", "n", "accuracy"], f"{found}",
