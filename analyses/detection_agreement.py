@@ -15,6 +15,7 @@ from kdscope.detection.measures.agreement import detection_agreement
 from kdscope.detection.measures.found import Found
 from kdscope.detection.measures.resampling import (
     RESAMPLES,
+    SHARE,
     Score,
     image_weights,
     mean_score,
@@ -84,7 +85,7 @@ def _together(
         precision[other.pair.key] for other in single
         if (other.pair.pair, other.pair.a.groups, other.pair.b.groups) == (pair.pair, pair.a.groups, pair.b.groups)
     ]  # fmt: skip
-    low, high = over_trainings(same).interval(confidence)
+    low, high = over_trainings(same).interval(confidence, SHARE)
     return replace(finding, result=replace(finding.result, ci_low=low, ci_high=high))
 
 
@@ -118,4 +119,4 @@ def fidelity_ap(a: Seen, b: Seen, shuffled: bool = False) -> Score:
 
 
 def _of_score(score: Score, images: int, confidence: float) -> Result:
-    return Result("fidelity-ap", score.value, None, images, *score.interval(confidence), source=SOURCE)
+    return Result("fidelity-ap", score.value, None, images, *score.interval(confidence, SHARE), source=SOURCE)

@@ -9,7 +9,7 @@ import torch
 from kdscope.analyses.cast import Cast, Party, Student
 from kdscope.analyses.detection_views import Seen
 from kdscope.detection.error_types import KINDS, MISSED, error_types, false_positives, inherited
-from kdscope.detection.measures.resampling import Score, image_weights, over_trainings
+from kdscope.detection.measures.resampling import SHARE, Score, image_weights, over_trainings
 from kdscope.measures.result import Result
 from kdscope.measures.seeds import over_seeds
 from kdscope.measures.statistics import bootstrap_mean, jackknife_interval
@@ -80,7 +80,8 @@ def together(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any
             continue
         if SCORES[name] in row:
             score = over_trainings([each[SCORES[name]] for each in rows])
-            row |= dict(zip((name, low, high), (score.value, *score.interval(confidence)), strict=True))
+            within = SHARE if name == "value" else (-1.0, 1.0)
+            row |= dict(zip((name, low, high), (score.value, *score.interval(confidence, within)), strict=True))
         else:  # a cost has no draws
             each = [Result("", row[name], None, row["n"], row[low], row[high]) for row in rows]
             mean = over_seeds(each, confidence=confidence)
@@ -129,7 +130,7 @@ def _inherited(roles: Cast, student: Student, networks: Mapping[tuple, Seen], co
     theirs = false_positives(t.cut, t.used)
     shared, total = inherited(false_positives(k.cut, k.used), theirs)
     score = _share(shared, total)
-    low, high = score.interval(confidence)
+    low, high = score.interval(confidence, SHARE)
     row = _of(roles, k) | {
         "measure": "inherited-false-positives", "value": score.value, "ci_low": low, "ci_high": high,
         "objects": int(total.sum()), "a": roles.name(t.party), "pair": "teacher-student",

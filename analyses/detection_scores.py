@@ -10,6 +10,7 @@ from kdscope.analyses.cast import Cast
 from kdscope.analyses.detection_views import LEVELS, Seen
 from kdscope.detection.measures.resampling import (
     RESAMPLES,
+    SHARE,
     Score,
     image_weights,
     mean_score,
@@ -100,7 +101,7 @@ def _row(
     ceiling = teacher and teacher.together(key).value
     frame = {"floor": rival, "ceiling": teacher}
     words = [f"{side}: {_name(roles, other, None)}" for side, other in frame.items() if other is not None]
-    low, high = score.interval(confidence)
+    low, high = score.interval(confidence, SHARE)
     return {
         "measure": key[0], "area": key[1], "class": key[2], "definition": "kdscope", "a": "true boxes",
         "b": _name(roles, of, row), "group": _name(roles, of, None), "value": score.value, "ci_low": low,

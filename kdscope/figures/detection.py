@@ -166,7 +166,7 @@ def _framed(rows: pd.DataFrame, titles: dict[str, str], column: str) -> Figure:
 
 def over_iou(rows: pd.DataFrame) -> Figure:
     """Agreement over the overlap; a line for each pair."""
-    rows = rows.assign(at=rows["iou"].astype(float), who=rows["pair"].map(_kind) + rows["b"])
+    rows = rows.assign(at=rows["iou"].astype(float), who=rows["pair"].map(_kind) + rows["group"])
     figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
     names = list(dict.fromkeys(rows.sort_values("pair", ascending=False)["who"]))
     colour, mark = colours(names), marks(names)

@@ -5,6 +5,7 @@ so that a resample needs neither another matching nor another sort, and equals t
 stands twice. All networks get the same draws of images, so that their differences are paired.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 from kdscope.detection.matching import RECALLS, Matches
 
 RESAMPLES = 500
+SHARE = (0.0, 1.0)  # what an average precision can be
 AT_ONCE = 2**22  # weights of detections held in memory
 
 
@@ -22,8 +24,10 @@ class Score(NamedTuple):
     value: float
     draws: np.ndarray
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Percentiles of the draws around the value; NaN where they say nothing.
+    def interval(
+        self, confidence: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
+    ) -> tuple[float, float]:
+        """Percentiles of the draws around the value, and `within` what can be; NaN where they say nothing.
 
         The draws are centred on the value: average precision of a set with duplicates is a little larger.
 
@@ -33,7 +37,8 @@ class Score(NamedTuple):
         known = self.draws[~np.isnan(self.draws)]
         if len(known) < 2:
             return float("nan"), float("nan")
-        low, high = np.quantile(known + self.value - known.mean(), [(1 - confidence) / 2, (1 + confidence) / 2])
+        ends = np.quantile(known + self.value - known.mean(), [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.clip(ends, *within)
         return float(low), float(high)
 
     def minus(self, other: "Score") -> "Score":
