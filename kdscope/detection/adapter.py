@@ -99,6 +99,16 @@ class Adapter:
         """The levels among the outputs of the backbone, by stride, finest first, float32."""
         return {stride: features[key].float() for key, stride in self.strides.items()}
 
+    @torch.no_grad()
+    def _levels(self, batch: DetectionBatch) -> list[Tensor]:
+        """The outputs of the backbone, whose shapes anchors follow; no batch statistic moves for them."""
+        modes = {module: module.training for module in self.detector.modules()}
+        self.detector.eval()
+        levels = list(self.features(batch).values())
+        for module, training in modes.items():
+            module.training = training
+        return levels
+
     def _strides(self) -> dict[str, int]:
         """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""
         backbone = self.detector.backbone
@@ -133,9 +143,8 @@ class OneStage(Adapter):
         rows = {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
         return DetectionFeatures(self.maps(features), rows)
 
-    @torch.no_grad()
     def anchors(self, batch: DetectionBatch) -> Tensor:
-        return self.detector.anchor_generator(_images(batch), list(self.features(batch).values()))[0]
+        return self.detector.anchor_generator(_images(batch), self._levels(batch))[0]
 
     def detections(
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
@@ -247,9 +256,8 @@ class TwoStage(Adapter):
             rows["roi"] = _roi_rows(*self._ask(batch, features, list(proposals)))
         return DetectionFeatures(self.maps(features), rows)
 
-    @torch.no_grad()
     def anchors(self, batch: DetectionBatch) -> Tensor:
-        return self.detector.rpn.anchor_generator(_images(batch), list(self.features(batch).values()))[0]
+        return self.detector.rpn.anchor_generator(_images(batch), self._levels(batch))[0]
 
     def detections(
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]

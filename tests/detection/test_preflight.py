@@ -10,7 +10,7 @@ from kdscope.detection import models
 from kdscope.detection.data import load
 from kdscope.detection.preflight import preflight, stop_at_failed
 from kdscope.errors import KDScopeError
-from kdscope.models import save_weights
+from kdscope.models import save_weights, weights_hash
 
 SIZE = {"min_size": 64}
 
@@ -56,6 +56,18 @@ def test_each_fault_is_found_alone_and_named(student, teacher, name, found):
     assert [check.name for check in faults] == [name]
     with pytest.raises(KDScopeError, match=f"preflight: {name}: .*{found}"):
         stop_at_failed(checks)
+
+
+@pytest.mark.parametrize("name", ["fcos_resnet10_w8", "fasterrcnn_resnet10_w8"])
+def test_looking_changes_nothing(name):
+    student, teacher = made(name).train(), made(name, seen=True).eval()
+    before = [weights_hash(network) for network in (student, teacher)]
+    state = torch.get_rng_state()
+    preflight(student, teacher, load("scenes:4"), images=2)
+    assert [weights_hash(network) for network in (student, teacher)] == before
+    assert all(module.training for module in student.modules())
+    assert not any(module.training for module in teacher.modules())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_other_anchors_matter_where_their_rows_are_compared():
