@@ -16,7 +16,8 @@ from kdscope.errors import unknown
 from kdscope.figures import draw
 from kdscope.figures.rethinkkd_rows import RELATIONS, correlation, datasets, pairs
 from kdscope.files import write_text
-from kdscope.measures.claim import average_centred, centred_p, verdict
+from kdscope.measures.claim import average_centred, average_over_seeds, centred_p, verdict
+from kdscope.measures.correlation import FEWEST
 from kdscope.measures.result import COLUMNS
 
 # What two independent maps score by the code of the paper: smooth noise of 7 x 7 positions, cut at 0.4 of its range,
@@ -108,7 +109,8 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
     """Each relation of the paper on each dataset by each definition: pooled, and what is left within groups.
 
     Columns: panel, x, y, claimed (1, -1 or NaN), definition, dataset, n, r, rho, p, within_Sw, within_Ss (r among the
-    students of one augmentation), centred (r after each group's mean was taken off), centred_p, degrees (of freedom).
+    students of one augmentation), centred (r after each group's mean was taken off), centred_p, degrees (of freedom),
+    by_seed (the centred r of the trials of each seed by itself; empty where there are no seeds).
     """
     rows = []
     for relation in RELATIONS:
@@ -123,12 +125,17 @@ def correlations(table: pd.DataFrame) -> pd.DataFrame:
                 within = {f"within_{name}": found.within.get(name) for name in ("Sw", "Ss")}
                 pooled = {"n": found.n, "r": found.r, "rho": found.rho, "p": found.p}
                 left = {"centred": found.centred, "centred_p": p, "degrees": found.n - found.groups - 1}
+                seeds = both.groupby("seed") if "seed" in both else ()
+                left["by_seed"] = " ".join(f"{correlation(own).centred:.4f}" for seed, own in seeds if seed != "")
                 rows.append(about | {"definition": definition, "dataset": dataset} | pooled | within | left)
     return pd.DataFrame(rows)
 
 
 def claims(found: pd.DataFrame) -> pd.DataFrame:
     """Each claimed relation by each definition: does it survive within groups, all datasets together?
+
+    Trainings of one seed share teachers, so that with three seeds of a dataset or more, each seed of each is one
+    observation. With fewer, each trial is one, for want of better.
 
     The columns are claim, verdict, detail, n (trainings), definition and place. The size that a claim must have, to be
     told from none, is that of the published correlation over all trials, or 0.5 where none was published.
@@ -139,10 +146,16 @@ def claims(found: pd.DataFrame) -> pd.DataFrame:
         sizes = own[own["definition"] == "published"]["r"] * (relation.claimed or 0) if len(own) else []
         size = max(float(np.mean(sizes)), LEAST) if len(sizes) else LARGE
         for definition, group in own.groupby("definition", sort=False) if len(own) and relation.claimed else ():
-            r, p, low, high = average_centred(group["centred"], group["degrees"])
+            seeds = [[float(r) for r in each.split()] for each in group["by_seed"]]
+            several = min(map(len, seeds)) >= FEWEST
+            if several:
+                r, p, low, high = average_over_seeds([r for each in seeds for r in each])
+            else:
+                r, p, low, high = average_centred(group["centred"], group["degrees"])
             pooled = ", ".join(f"{value:.2f}" for value in group["r"])
             sign = "positive" if relation.claimed > 0 else "negative"
             where = f"{len(group)} dataset{'s' if len(group) > 1 else ''}"
+            where += f", {max(map(len, seeds))} seeds" if several else ""
             inside = f"r = {r:.2f} [{low:.2f}, {high:.2f}] over {where}, p = {p:.2g}"
             inside = f"nothing varies, or there are too few ({where})" if np.isnan(r) else inside
             detail = (

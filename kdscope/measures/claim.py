@@ -10,6 +10,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import norm, t
 
+from kdscope.measures.correlation import FEWEST
+from kdscope.measures.statistics import student_interval
+
 
 def centred_p(r: float, n: int, groups: int) -> float:
     """Two-sided p-value of the correlation `r` of n values from which the means of `groups` groups were taken.
@@ -49,6 +52,25 @@ def average_centred(
     root = math.sqrt(weight.sum())
     half = float(norm.ppf((1 + confidence) / 2)) / root
     return math.tanh(z), float(2 * norm.sf(abs(z) * root)), math.tanh(z - half), math.tanh(z + half)
+
+
+def average_over_seeds(r: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float, float]:
+    """The average of correlations, one of each of several seeds: (r, p, low, high), by Student's t on Fisher's scale.
+
+    Runs of one seed that share teachers are no independent observations; the seeds are, whatever their runs have in
+    common. A NaN does not count; all are NaN where fewer than 3 are left.
+
+    >>> [round(value, 2) for value in average_over_seeds([-0.5, -0.36, -0.49, 0.1])]
+    [-0.33, 0.11, -0.68, 0.14]
+    """
+    z = np.asarray(r, dtype=np.float64)
+    z = np.arctanh(np.clip(z[~np.isnan(z)], -1 + 1e-12, 1 - 1e-12))
+    if len(z) < FEWEST:
+        return (math.nan,) * 4
+    mean, error = float(z.mean()), float(z.std(ddof=1)) / math.sqrt(len(z))
+    low, high = student_interval(mean, error, len(z), confidence)
+    p = float(2 * t.sf(abs(mean) / error, len(z) - 1)) if error > 0 else math.nan
+    return math.tanh(mean), p, math.tanh(low), math.tanh(high)
 
 
 def verdict(claimed: int, low: float, high: float, size: float) -> str:

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, ttest_1samp
 
-from kdscope.measures.claim import average_centred, centred_p, verdict
+from kdscope.measures.claim import average_centred, average_over_seeds, centred_p, verdict
 from kdscope.measures.correlation import correlate
 
 GROUPS = np.repeat(["a", "b"], 4)
@@ -59,6 +59,35 @@ def test_the_average_is_fishers():
     assert average_centred(r, degrees, 0.5)[2] > low
     assert p == pytest.approx(math.erfc(abs(z) * math.sqrt(14) / math.sqrt(2)))
     assert average_centred([0.3, -0.2, math.nan, 0.9], [11, 5, 5, 1]) == pytest.approx((mean, p, low, high))
+
+
+def test_trainings_that_share_teachers_are_no_independent_observations():
+    """Two teachers of two kinds each, whose effects on x and on y have nothing to do with each other: by trainings the
+    two "correlate" far more often than once in twenty, by seeds they do not.
+    """
+    generator, shape = np.random.default_rng(3), (300, 5, 2, 2, 2)  # sets, seeds, teacher 1, teacher 2, student
+    x, y = (
+        sum(generator.normal(size=(*shape[:2], *own)) for own in ((2, 1, 1), (1, 2, 1), end))
+        for end in ((2, 2, 1), (2, 2, 2))
+    )
+    groups, by_trial, by_seed = np.tile([0, 1], 20), [], []
+    for a, b in zip(np.broadcast_to(x, shape), y, strict=True):
+        r = correlate(a.ravel(), b.ravel(), groups).centred
+        by_trial.append(average_centred([r], [37])[1])
+        seeds = [correlate(c.ravel(), d.ravel(), groups[:8]).centred for c, d in zip(a, b, strict=True)]
+        by_seed.append(average_over_seeds(seeds)[1])
+    assert np.mean(np.array(by_trial) < 0.05) > 0.1
+    assert np.mean(np.array(by_seed) < 0.05) < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_the_average_over_seeds_is_students_on_fishers_scale():
+    r = [0.3, -0.2, 0.6, math.nan, 0.1]
+    z = np.arctanh([0.3, -0.2, 0.6, 0.1])
+    test = ttest_1samp(z, 0.0)
+    mean, p, low, high = average_over_seeds(r)
+    assert (mean, p) == pytest.approx((math.tanh(z.mean()), test.pvalue))
+    assert (low, high) == pytest.approx(np.tanh(test.confidence_interval(0.95)))
+    assert all(map(math.isnan, average_over_seeds([0.5, 0.4, math.nan])))
 
 
 def test_what_cannot_be_known():
