@@ -27,6 +27,11 @@ OTHERS = {
     "completeness-error": ("Completeness error", "share", "none", "What attributions miss of the change of the score."),
     "steps": ("Steps of the path", "steps", "none", "How many steps integrated gradients took."),
     "map-overlap": ("Overlap of causal maps", "kappa, mean over areas", "higher", "As attention-iou, of causal maps."),
+    "area-iou": (
+        *("IoU of the most attended cells", "share", "higher"),
+        "Cells that both maps attend to most, over those that either does, as many for each; ties share a cell. Above "
+        "chance is (IoU - chance) / (1 - chance), and the area under that over all shares is attention-iou.",
+    ),
     "activation-overlap": ("Causal map and activation", "kappa, mean over areas", "none", "Overlap with activation."),
     "randomised-weights-correlation": (
         *("Dependence on the weights", "Spearman's rho", "none"),
@@ -45,6 +50,7 @@ OTHERS = {
     "ap-difference": ("Difference of APs", "share", "none", "AP of b less that of a, on the same images and seeds."),
     "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies (or APs) in % of the seeds."),
 }
+NAMES = {"cka/kornblith2019": "Biased linear CKA (kornblith2019)"}  # what the title of the sound one would belie
 
 
 def card_id(measure: str, definition: str | None = "kdscope") -> str:
@@ -61,6 +67,8 @@ def card(name: str, source: str = "") -> Card:
 
     >>> card("agreement").range, card("agreement").direction
     ('0 to 1', 'higher is more alike')
+    >>> card("cka").name, card("cka/kornblith2019").name
+    ('Debiased linear CKA', 'Biased linear CKA (kornblith2019)')
     """
     measure, _, definition = name.partition("/")
     if measure in MEASURES:
@@ -92,7 +100,7 @@ def _of_measure(name: str, measure: str, definition: str) -> Card:
     defect = f" Of this definition: {defined.defect}." if defined and defined.defect else ""
     return Card(
         id=name,
-        name=about.title if definition == "kdscope" else f"{about.title} ({definition})",
+        name=about.title if definition == "kdscope" else NAMES.get(name, f"{about.title} ({definition})"),
         definition=_first(inspect.getdoc(kind)) + defect,
         unit=about.unit,
         range=" to ".join(map(_number, about.range)),

@@ -84,5 +84,6 @@ def _cards(
         found = cards(ids, ANALYSES[each.name].citation if each.name in ANALYSES else "") | found
     more = ["accuracy", *(column.card for column in summary.columns), *(chart.card for chart in charts)]
     more += [column.card for chart in charts for column in chart.table.columns]
-    more += [maps.card for model in (explorer.models if explorer else ()) for maps in model.maps.values()]
+    maps = [each.card for model in (explorer.models if explorer else ()) for each in model.maps.values()]
+    more += [*maps, "threshold-iou"] if maps else []
     return cards(more) | found

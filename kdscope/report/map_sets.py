@@ -16,7 +16,6 @@ TITLES = {
     "cam": "class activation", "grad-cam": "Grad-CAM", "rollout": "attention roll-out",
     "cls-attention": "class token's attention", "activation": "activation", "integrated-gradients": "causal (IG)",
 }  # fmt: skip
-CARDS = {"integrated-gradients": "map-overlap"}
 MAPS = "maps/"
 Caches = tuple[FeatureCache | None, FeatureCache | None]
 
@@ -101,5 +100,5 @@ def _map_set(array: str, maps: np.ndarray, known: np.ndarray | None, signed: boo
     return MapSet(
         label=f"{TITLES[method]}, {layer}", height=maps.shape[1], width=maps.shape[2], data=encode(scaled, "uint8"),
         signed=signed, known=None if known is None else encode(known, "uint8"),
-        card=CARDS.get(method, "threshold-iou"),
+        card="area-iou",
     )  # fmt: skip

@@ -203,7 +203,8 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"island": island, "shown": shown, "relative": relative, "thousands": thousands}
+    environment.filters |= {"island": island, "json": json.dumps, "shown": shown}
+    environment.filters |= {"relative": relative, "thousands": thousands}
     environment.globals |= {"card_of": card_of, "strips": _strips, "is_wide": is_wide}
     return environment
 

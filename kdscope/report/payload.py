@@ -28,7 +28,11 @@ class Column:
 
 @dataclass
 class Table:
-    """Rows by column key. A value is a text, a finite number, or None where there is none."""
+    """Rows by column key. A value is a text, a finite number, or None where there is none.
+
+    Of a row, `card` is the id of the card of its value, and `frames` says by column key how a number stands: its
+    value, ci_low, ci_high, floor, ceiling, n, a, b, layer, split, seeds, as far as they are known.
+    """
 
     columns: list[Column] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -158,6 +162,59 @@ class Explorer:
 
 
 @dataclass
+class BoxModel:
+    """What one detector found in the images of the explorer, image by image, best first; arrays in base64.
+
+    `counts` is uint32 [count]; D detections of all images follow one another: `boxes` uint16 [D, 4] (x1, y1, x2, y2 in
+    65535ths of the width and height of their own image), `scores` uint16 [D] (0..65535 for 0..1), `labels` uint16 [D]
+    from 0. `score` is where the network's own F1 is largest, None where nothing that it finds is right; `least` is the
+    score from which on everything that it found is here. `maps` are as those of `ExplorerModel`, over the whole tile.
+    """
+
+    name: str
+    role: Role
+    score: float | None
+    least: float
+    counts: str
+    boxes: str
+    scores: str
+    labels: str
+    maps: dict[str, MapSet] = field(default_factory=dict)
+
+
+@dataclass
+class BoxExplorer:
+    """Images of one split as one sprite of `columns` tiles a row, the objects in them, and what each detector found.
+
+    Objects are as the detections of `BoxModel`: `truth_counts`, `truth_boxes`, `truth_labels`, and `truth_crowd`, uint8,
+    1 for what is neither to be found nor to be missed. `places` is uint16 [count, 4], where in its tile an image lies
+    (left, top, right, bottom in 65535ths). The page matches by COCO's rule at `iou`, with at most `cap` detections of a
+    class in an image, and names mistakes as `kdscope.detection.error_types` does, with `background` as its t_b.
+    """
+
+    split: str
+    view: str
+    classes: list[str]
+    count: int
+    image_size: int
+    columns: int
+    sprite: str
+    index: str
+    places: str
+    truth_counts: str
+    truth_boxes: str
+    truth_labels: str
+    truth_crowd: str
+    models: list[BoxModel] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    map_kinds: list[str] = field(default_factory=list)
+    iou: float = 0.5
+    background: float = 0.1
+    cap: int = 100
+    note: str = ""
+
+
+@dataclass
 class Payload:
     """A whole report. `source` is the name of the folder it was made from, never an absolute path."""
 
@@ -172,6 +229,7 @@ class Payload:
     charts: list[Chart] = field(default_factory=list)
     tables: list[AnalysisTable] = field(default_factory=list)
     explorer: Explorer | None = None
+    boxes: BoxExplorer | None = None
     cards: dict[str, Card] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -21,6 +21,7 @@ BESIDE = (
     ("calibration", "ece", {"temperature": "1"}, "ECE"),
 )
 CARDS = {key: key.removeprefix("test_") for key in ("test_accuracy", "test_ap", "seconds", "epochs", "parameters")}
+SHOWN = ("value", "ci_low", "ci_high", "floor", "ceiling", "n", "a", "b", "layer", "split", "seeds")
 TAUGHT = ("teacher-student", "ensemble-student")
 
 
@@ -29,20 +30,27 @@ def of_groups(found: Found) -> Table:
     rows = [{key: number(value) for key, value in row.items()} for row in found.groups]
     detectors = any("ap" in row for row in rows)
     cards = {"accuracy": "accuracy", "ap": "ap", "sd": "accuracy-sd"}
+    frames: dict[str, dict[str, dict[str, Any]]] = {}
     members = {row["group"]: [r["name"] for r in found.rows if r.get("group") == row["group"]] for row in found.groups}
     for name, measure, want, label in BESIDE:
         asked = next((each for each in found.analyses if each.name == name), None)
-        values = {} if asked is None else {g: _headline(asked, measure, want, g, names) for g, names in members.items()}
-        if any(value is not None for value in values.values()):
+        own = {} if asked is None else {g: _headline(asked, measure, want, g, names) for g, names in members.items()}
+        if any(own.values()):
             cards[label] = measure
-            rows = [row | {label: values.get(str(row["group"]))} for row in rows]
+            rows = [row | {label: own[str(row["group"])].get("value")} for row in rows]
+            for group, frame in own.items():
+                frames.setdefault(group, {})[label] = frame
     splits = {str(each.table["split"].iloc[-1]) for each in found.analyses if each.name in {b[0] for b in BESIDE}}
-    told = f"Test {'AP' if detectors else 'accuracy'} in %, mean, standard deviation and interval over seeds"
+    spread = "mean, standard deviation and interval" if any(row.get("ci_low") for row in rows) else "mean and deviation"
+    told = f"Test {'AP' if detectors else 'accuracy'} in %: {spread} over seeds"
     told += (
-        f"; beside it, on {', '.join(sorted(splits))}, the headline of each analysis over all seeds." if splits else "."
-    )
+        f"; beside it, on {', '.join(sorted(splits))}, the headline of each analysis over the seeds that it was asked "
+        "of: a number shows its interval, floor, ceiling and n." if splits else "."
+    )  # fmt: skip
     made = table(rows, told, cards, drop=True)
     made.columns = [_named(each) for each in made.columns]
+    for row in made.rows:
+        row["frames"] = frames.get(str(row["group"]), {})
     return made
 
 
@@ -53,8 +61,11 @@ def _named(column: Column) -> Column:
     return column
 
 
-def _headline(asked: Asked, measure: str, want: dict[str, Any], group: str, members: Sequence[str]) -> float | None:
-    """The value of a group's students on the last split, at the last layer: over all seeds, else of the only one."""
+def _headline(asked: Asked, measure: str, want: dict[str, Any], group: str, members: Sequence[str]) -> dict[str, Any]:
+    """What is said of a group's students on the last split, at the last layer: over all seeds, else of the only one.
+
+    The value with its interval, floor, ceiling and n; nothing where there is none.
+    """
     rows = asked.table
     rows = rows[(rows["measure"] == measure) & (rows["split"] == rows["split"].iloc[-1])]
     for key, value in {"definition": "kdscope", "epoch": None, **want}.items():
@@ -69,7 +80,9 @@ def _headline(asked: Asked, measure: str, want: dict[str, Any], group: str, memb
     own = own if len(own) else rows[rows["b"].isin(members)]
     if "a" in own and own["a"].notna().any():
         own = own[own["a"] == own["a"].iloc[0]]  # of several teachers, the first
-    return plain(own["value"].iloc[-1]) if len(own) and own["b"].nunique() == 1 else None
+    if not len(own) or own["b"].nunique() > 1:
+        return {}
+    return {key: value for key in SHOWN if (value := plain(own.iloc[-1].get(key))) is not None}
 
 
 def of_run(run: Run) -> Table:

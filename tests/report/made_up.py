@@ -82,6 +82,7 @@ def _cards(hostile: bool) -> dict[str, Card]:
                               ["any increasing change of either map"], "At every area from 2 % to 50 %."),
         "agreement": Card("agreement", "Agreement", "Share of images with the same answer.", "share", "0 to 1",
                           "higher is more faithful", "shuffled images", "Stanton et al., NeurIPS 2021"),
+        "threshold-iou": Card("threshold-iou", "IoU of cut maps", "Overlap of what is above a share of the range."),
     }  # fmt: skip
     if hostile:
         found["agreement"] = Card("agreement", HOSTILE[0], HOSTILE[1], HOSTILE[2], source=HOSTILE[3], text=HOSTILE[4])

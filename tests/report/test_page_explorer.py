@@ -237,6 +237,10 @@ def test_an_iou_shows_its_card(opened, written):
     assert card.definition in page.text_content("#card")
     facts = page.locator("#card .this dd").all_text_contents()
     assert facts == [f"{a.iou('activation', 'area', 0.25).mean():.3f}", str(explorer.count)]
+    page.keyboard.press("Escape")
+    choose(page, "cut", "range")
+    page.locator(".overlap tbody .own button").first.click()
+    assert page.text_content("#card-name") == "IoU of cut maps"  # another number
 
 
 def test_the_overlap_shows_how_many_cells_both_attend_to(opened):

@@ -1,6 +1,6 @@
 // The card of a number: what it is, and how the number at hand stands in its frame.
 
-import { all, find, make } from "./dom.js";
+import { all, decimals, find, make, thousands } from "./dom.js";
 
 const FACTS = [
   ["unit", "Unit"], ["range", "Range"], ["direction", "Direction"], ["null", "By chance"],
@@ -8,7 +8,7 @@ const FACTS = [
 ];
 const FRAME = [
   ["value", "Value"], ["ci_low", "Interval from"], ["ci_high", "to"], ["floor", "Floor"], ["ceiling", "Ceiling"],
-  ["n", "n"], ["a", "a"], ["b", "b"], ["layer", "Layer"], ["split", "Split"],
+  ["n", "n"], ["seeds", "Seeds"], ["a", "a"], ["b", "b"], ["layer", "Layer"], ["split", "Split"],
 ];
 
 // One listener for all cards: a number or a question mark that names one opens it.
@@ -38,8 +38,14 @@ function fill(dialog, card, frame) {
 
 const fact = ([label, value]) => [make("dt", {}, label), make("dd", {}, make("bdi", {}, value))];
 
+const spoken = (value) => (typeof value !== "number" ? value : Number.isInteger(value) ? thousands(value) : decimals(value));
+
 // What the row of a table says of its number: labels and texts as the table shows them.
 function frameOf(button) {
+  if (button.dataset.frame) {
+    const frame = JSON.parse(button.dataset.frame);
+    return FRAME.filter(([key]) => key in frame).map(([key, label]) => [label, spoken(frame[key])]);
+  }
   const row = button.closest("tbody tr");
   if (!row) return [];
   const heads = all("thead tr:first-child th", row.closest("table"));

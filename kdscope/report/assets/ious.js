@@ -3,6 +3,8 @@
 import { all, decimals, find, make, percent, thousands } from "./dom.js";
 import { chanceOf, meanOf, overlapOf } from "./overlap.js";
 
+const RANGE = "threshold-iou"; // the card of a cut of the range; that of a share of the area is the map's
+
 // A row for each comparison [one, other, key]; numbers are buttons where the map has a card.
 export function fillOverlap(table, comparisons, kind, how, image, cards) {
   table.closest(".box").hidden = !comparisons.length;
@@ -13,7 +15,8 @@ export function fillOverlap(table, comparisons, kind, how, image, cards) {
   table.tBodies[0].replaceChildren(
     ...comparisons.map(([one, other, key]) => {
       const [a, b] = [one.maps[kind], other.maps[kind]];
-      const number = (name) => make("td", { class: `num ${name}` }, a.card in cards ? make("button", { type: "button", class: "v", "data-card": a.card, "aria-haspopup": "dialog" }) : null);
+      const card = how.cut === "area" ? a.card : RANGE;
+      const number = (name) => make("td", { class: `num ${name}` }, card in cards ? make("button", { type: "button", class: "v", "data-card": card, "aria-haspopup": "dialog" }) : null);
       const row = make("tr", { "data-key": key, "data-chance": chanceOf(a, how) },
         make("th", { scope: "row" }, make("span", { class: "role", "data-role": one.role }), make("bdi", {}, one.name), " ~ ", make("bdi", {}, other.name)),
         number("own"), number("mean"), number("above"), make("td", { class: "num known" }));

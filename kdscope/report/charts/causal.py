@@ -48,7 +48,7 @@ def causal(asked: Asked) -> Iterator[Chart]:
     for layer, own in areas.groupby("layer", sort=False):
         name = f"Areas under the deletion curves: {layer}"
         own = own.assign(floor=float("nan"), ceiling=float("nan"))  # they stand on the line themselves
-        yield frame(f"causal-areas-{layer}", name, own, "deletion-auc", caption, series="mask")
+        yield frame(f"causal-areas-{layer}", name, own, "deletion-auc", caption, "mask", order=[*TITLES.values()])
     overlap = labelled(rows[rows["measure"] == "map-overlap"])
     for layer, own in overlap.groupby("layer", sort=False):
         yield frame(f"causal-overlap-{layer}", f"Causal maps of teacher and student: {layer}", own, "map-overlap")

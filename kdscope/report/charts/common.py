@@ -140,6 +140,7 @@ def frame(
     caption: str = "",
     series: str | None = None,
     seeds: pd.DataFrame | None = None,
+    order: Sequence[str] = (),
 ) -> Chart:
     """A line for each label: dot and interval, floor and ceiling as ticks.
 
@@ -148,11 +149,12 @@ def frame(
         card: of the number.
         series: a column whose values are told apart by colour, beside each other on a line.
         seeds: rows of single trainings with the same labels: small open dots.
+        order: values of `series` in the order of their colours, of which not all need be there.
     """
-    order = list(dict.fromkeys(rows["label"]))[:MOST_LINES]
-    drawn = rows[rows["label"].isin(order)]
+    names = list(dict.fromkeys(rows["label"]))[:MOST_LINES]
+    drawn = rows[rows["label"].isin(names)]
     kinds = [*drawn.groupby(series, sort=False)] if series else [("value, with interval", drawn)]
-    colour = colours(str(kind) for kind, _ in kinds) if series else {kinds[0][0]: STUDENT}
+    colour = colours([*order, *(str(kind) for kind, _ in kinds)]) if series else {kinds[0][0]: STUDENT}
     tick = {"symbol": "line-ns-open", "size": 14 if len(kinds) == 1 else 8}
     data = []
     for side, shade in (("floor", FLOOR), ("ceiling", CEILING)):
@@ -162,21 +164,21 @@ def frame(
             data += [_dots(side, known, side, kind, series, marker, kind == kinds[0][0])] if len(known) else []
     if seeds is not None and len(seeds):
         marker = {"symbol": "circle-open", "size": 7, "color": STUDENT}
-        data.append(_dots("one seed", seeds[seeds["label"].isin(order)], "value", "seeds", None, marker))
+        data.append(_dots("one seed", seeds[seeds["label"].isin(names)], "value", "seeds", None, marker))
     for kind, own in kinds:
         shade = colour[str(kind)]
         dot = _dots(str(kind), own, "value", kind, series, {"size": 9, "color": shade})
         data.append(dot | {"error_x": spread(own) | {"color": shade}})
-    deep = max(1 + label.count("\n") for label in order)
+    deep = max(1 + label.count("\n") for label in names)
     row = ROW * max(0.8 + 0.5 * (deep - 1), 0.55 * len(kinds))
     shape = layout(
-        round(row * max(2, len(order))) + HEAD + 36 + 14 * len(kinds),
+        round(row * max(2, len(names))) + HEAD + 36 + 14 * len(kinds),
         xaxis=axis(_unit(card)),
-        yaxis=categories(order),
+        yaxis=categories(names),
         **({"scattermode": "group", "scattergap": 0.25} if series else {}),
     )
     if len(drawn) < len(rows):
-        caption += f" The first {len(order)} of {rows['label'].nunique()} lines are drawn."
+        caption += f" The first {len(names)} of {rows['label'].nunique()} lines are drawn."
     columns = ["measure", "definition", "map", "layer", "by", "b", "a", "split", "seed", "temperature", *NUMBERS]
     numbers = of_frame(rows, columns, cards={"value": card})
     return Chart(id, name, caption.strip(), words(name, rows), {"data": data, "layout": shape}, numbers, card)
