@@ -103,12 +103,13 @@ def outcome_notes(table: pd.DataFrame) -> list[str]:
     rows = together(rows)
     said = []
     for row in rows[(rows["measure"] == "transfer") & (rows["iou"] == "0.5")].itertuples():
-        if pd.isna(row.gain):
-            said.append(
-                f"{row.b}: no second seed of the student alone says what chance finds; give one (--baseline RUN)"
-            )
+        if pd.isna(row.value):
+            said.append(f"{row.b}: there is no object that the teacher alone found, so that none could be transferred")
             continue
-        sure = "more than" if row.gain_low > 0 else "not surely more than"
+        if pd.isna(row.floor):
+            said.append(f"{row.b}: what chance finds a second seed of the student alone would say (--baseline RUN)")
+            continue
+        sure = "more than" if not pd.isna(row.gain) and row.gain_low > 0 else "not surely more than"
         what = f"{points(row.value)}% of the objects that only the teacher found"
         said.append(f"{row.b} finds {what}, {sure} the {points(row.floor)}% of a second student alone")
     for row in rows[rows["measure"] == "inherited-false-positives"].itertuples():
@@ -184,6 +185,9 @@ def patch_notes(table: pd.DataFrame) -> list[str]:
     said = []
     for (b, _), own in rows.groupby(["b", "by"], sort=False):
         parts, whole = own[own["part"] != "all"], own[own["part"] == "all"].iloc[0]
+        if not whole.value > 0:
+            said.append(f"{b}: nothing is lost by its features ({points(whole.value)} points of AP)")
+            continue
         most = parts.loc[parts["value"].idxmax()]
         where = WHERE.get(most.part, f"at stride {most.part}")
         said.append(f"{b}: of {points(whole.value)} points of AP most are lost {where} ({points(most.value)})")
