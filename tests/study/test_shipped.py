@@ -1,8 +1,14 @@
-"""The studies that come along: their recipes are those of the papers."""
+"""The studies that come along: their recipes are those of the papers, and each ends at its smallest."""
 
+import csv
+
+import pandas as pd
 import pytest
 
-from kdscope.study import cells, load_study
+from kdscope.demo import demo
+from kdscope.study import cells, load_study, names
+from kdscope.study.conduct import conduct
+from kdscope.study.papers import FIGURES
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +47,37 @@ def test_the_loss_is_that_of_guo(guo):
         terms = {name: options for name, options in config.terms.items() if options["weight"]}
         assert {name: options["weight"] for name, options in terms.items()} == {"cross-entropy": 0.2, term: 0.8}
         assert terms[term]["temperature"] == 10
+
+
+def test_quickstart_at_its_smallest(tmp_path):
+    shown = {row["training"]: row for row in demo(tmp_path, "smoke").rows}  # the demo is this study
+    done = conduct(load_study("quickstart"), tmp_path, "smoke", jobs=1)
+    assert not done.failed
+    assert [(answer.label, answer.report) for answer in done.answers] == [("fidelity", None)]  # it was asked already
+    table = pd.read_csv(done.answers[0].folder / "fidelity.csv")
+    agreement = table[(table.measure == "agreement") & (table.pair == "teacher-student") & (table.split == "test")]
+    assert set(agreement.b) == {"kd-seed0", "at-seed0", "ensemble-seed0"}
+    assert (agreement.ci_low <= agreement.value).all()
+    kd = agreement[agreement.b == "kd-seed0"].iloc[0]
+    assert shown["kd"]["agreement %"] == f"{100 * kd.value:.1f} [{100 * kd.ci_low:.1f}, {100 * kd.ci_high:.1f}]"
+    assert shown["alone"]["accuracy %"] == f"{100 * done.states['alone-seed0'].score:.1f}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [name for name in names() if name != "quickstart"])
+def test_every_study_at_its_smallest(name, tmp_path):
+    done = conduct(load_study(name), tmp_path, "smoke")
+    assert {cell: state for cell, state in done.states.items() if state.state != "done"} == {}
+    assert done.answers
+    assert [(answer.label, answer.error) for answer in done.answers if answer.error] == []
+    drawn = [answer.folder for answer in done.answers if answer.label == FIGURES]
+    for answer in done.answers:
+        assert answer.folder in drawn or len(answer.report.table) > 0
+    if drawn:  # the figures of a paper: its claims have a verdict each, and the study says what they are
+        claims = pd.read_csv(done.place.folder / "claims.csv")
+        assert set(claims["claim"]) <= set(load_study(name).claims)
+        assert set(claims["verdict"]) <= {"survives", "does not survive", "cannot be told"}
+        assert len(list(drawn[0].glob("*.png"))) > 10
+    with (done.place.folder / "table.csv").open() as lines:
+        assert all(0 <= float(row["accuracy"]) <= 100 for row in csv.DictReader(lines))
