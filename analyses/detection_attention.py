@@ -16,6 +16,7 @@ from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection import cast_of, ordered, row_of
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_dense import PAIRS, beside
+from kdscope.analyses.detection_gallery import attention_pictures
 from kdscope.analyses.detection_maps import EVERY, Grid, attention_of, grid_of, strides_of
 from kdscope.analyses.detection_views import Seen, as_result, everyone
 from kdscope.analyses.detection_words import attention_notes, attention_short
@@ -24,13 +25,15 @@ from kdscope.detection.measures.attention_gap import attention_gap
 from kdscope.detection.measures.feature_error import REGIONS, by_region, feature_error
 from kdscope.detection.measures.resampling import Score, image_weights
 from kdscope.errors import KDScopeError
+from kdscope.figures.pictures import Pictures
 from kdscope.measures.result import Result
 from kdscope.sources import Subject
 
 COLUMNS = (
     *("pair", "role", "area", "region", "group", "a_group", "method", "architecture", "seed", "seeds", "control"),
-    *("gain", "gain_low", "gain_high", "confidence", "excluded"),
+    *("gain", "gain_low", "gain_high", "confidence", "excluded", "pictures"),
 )
+GALLERY = "detection-attention-gallery.npz"
 DIRECTIONS = {
     **{"energy-in-boxes": "higher", "lift": "higher", "auroc": "higher", "area-matched-iou": "higher"},
     **{"gap-foreground": "lower", "gap-background": "lower", "gap-ratio": "none", "attention-iou": "higher"},
@@ -83,6 +86,7 @@ def detection_attention(
     roles, alone = cast_of(subjects, teacher, baseline)
     rows: list[dict[str, Any]] = []
     said: list[str] = []
+    pictures: Pictures | None = None
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
         networks = everyone(roles, alone, split)
         grids = {stride: grid_of(next(iter(networks.values())).cache, stride) for stride in strides_of(networks)}
@@ -97,11 +101,17 @@ def detection_attention(
             found, left_out = _pair_findings(roles, maps, grids, split, confidence)
             own += [row_of(roles, f, seed) | cell._asdict() for cell, f, seed in found]
             said += left_out
+            pictures = attention_pictures(roles, networks, maps, grids)
         rows += [{"view": "none", "definition": "kdscope", **row, "split": split} for row in own]
     named = {"analysis": "detection-attention", "confidence": confidence}
     table = ordered(tidy([row | named for row in rows], COLUMNS))
     words = (*(roles.notes if roles else ()), *said, *attention_notes(table))
-    return Report(table, attention_short(table), words)
+    if pictures is None:
+        return Report(table, attention_short(table), words)
+    shown = {"measure": "attention-iou", "layer": f"stride {min(grids)}", "area": EVERY, "split": split}
+    there = (table[list(shown)] == list(shown.values())).all(axis=1)
+    table["pictures"] = table["pictures"].astype(object).mask(there, GALLERY)
+    return Report(table, attention_short(table), words, {GALLERY: pictures})
 
 
 Maps = Mapping[tuple, Mapping[int, np.ndarray]]

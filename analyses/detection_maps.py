@@ -57,13 +57,13 @@ def strides_of(networks: Mapping[tuple, Seen]) -> list[int]:
     return sorted(common)
 
 
-def grid_of(cache: FeatureCache, stride: int) -> Grid:
-    """The regions of all images on the grid of a level; boxes of crowds are no objects."""
+def grid_of(cache: FeatureCache, level: int | tuple[int, int]) -> Grid:
+    """The regions of all images on the grid of a stride, or on one of (h, w) cells; boxes of crowds are no objects."""
     scale = cache.array("frame/size")[:] / cache.array("frame/original")[:]
     labels, crowd = cache.array("truth/labels")[:], cache.array("truth/crowd")[:]
     boxes = cache.array("truth/boxes")[:] * np.tile(scale[:, ::-1], 2)[:, None]
     kept = [some[(label > 0) & (c == 0)] for some, label, c in zip(boxes, labels, crowd, strict=True)]
-    shape = cache.array(f"maps/attention/{stride}").shape[1:]
+    shape = level if isinstance(level, tuple) else cache.array(f"maps/attention/{level}").shape[1:]
     sizes, frame = cache.array("frame/size")[:], tuple(cache.identity["frame"])
     return Grid(regions(kept, [tuple(size) for size in sizes.tolist()], frame, shape, BOUNDS))
 

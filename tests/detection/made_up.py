@@ -21,6 +21,10 @@ class Memory:
         self._arrays, self.identity, self.classes = arrays, identity, CLASSES
         self.index = np.arange(IMAGES)
 
+    @property
+    def names(self) -> list[str]:
+        return list(self._arrays)
+
     def __len__(self) -> int:
         return IMAGES
 
@@ -66,6 +70,7 @@ def network(found: np.ndarray, wrong: float = 0.0, attention: float = 1.0, score
     arrays = truth() | detections(found, wrong, score)
     for stride in STRIDES:
         arrays[f"maps/attention/{stride}"] = np.where(inside(stride), attention, 1.0)
+    arrays["meta/image"] = np.full((IMAGES, 3, SIDE // 4, SIDE // 4), 128, dtype=np.uint8)
     return Memory(arrays, {"strides": list(STRIDES), "frame": [SIDE, SIDE], "most": 100})
 
 

@@ -199,6 +199,23 @@ def test_shares_of_the_error_add_up_to_one(cast_of_five):
     assert levels["stride 8"] == pytest.approx(cells[8] / sum(cells.values()))
 
 
+def test_the_gallery_has_the_attention_of_all_three_and_the_boxes(cast_of_five):
+    report = run_analysis("detection-attention", cast_of_five, temperature=1.0)
+    (pictures,) = report.pictures.values()
+    assert list(pictures.maps) == ["teacher", "copy-seed0", "alone-seed0"]
+    np.testing.assert_allclose(pictures.maps["alone-seed0"], 1)
+    assert (pictures.maps["teacher"] == pictures.maps["copy-seed0"]).all()
+    assert pictures.values["IoU"][0, 1] == 1
+    assert (pictures.masks[0] == inside(4)[0]).all()
+    assert pictures.rows == (
+        "no. 1",
+        "no. 3",
+        "no. 6",
+        "no. 8",
+        "no. 10",
+    )  # all are alike: at percentiles of their order
+
+
 def patched(costly: str) -> Memory:
     """The teacher's head finds everything, unless one part is replaced: then the objects of half of the images."""
     arrays = truth()
