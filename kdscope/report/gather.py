@@ -9,7 +9,7 @@ from kdscope.report.charts import charts_of
 from kdscope.report.found import Asked, Found, find
 from kdscope.report.payload import Card, Chart, Claim, Explorer, Payload, Table
 from kdscope.report.summary import of_groups, of_run, run_rows, settings
-from kdscope.report.tables import MOST_OF_ALL, MOST_ROWS, of_analysis, plain
+from kdscope.report.tables import MOST_OF_ALL, MOST_ROWS, homeless, of_analysis, plain
 from kdscope.run import Run
 
 
@@ -48,7 +48,7 @@ def gather(source: str | Path | Run, *, extract: bool = True, device: str = "aut
         explorer=shown,
         cards=_cards(found.analyses, summary, drawn, shown),
         claims=_claims(found),
-        notes=[*found.notes, *notes],
+        notes=[homeless(note, found.path.parent) for note in (*found.notes, *notes)],
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from kdscope.config import flat
 from kdscope.report.found import Asked, Found
 from kdscope.report.payload import AnalysisTable, Column, Table
-from kdscope.report.tables import plain, score_of, table
+from kdscope.report.tables import homeless, plain, score_of, table
 from kdscope.run import Run
 
 # Columns of the summary that come from analyses: (analysis, measure, what the rows must say besides, label).
@@ -122,7 +122,7 @@ def run_rows(found: Found) -> Table:
         about |= {"teachers": ", ".join(_nameless(str(each)) for each in plan.get("learns from", ()))}
         told = {key: number(value) for key, value in row.items() if key not in about}
         if told.get("error"):
-            told["error"] = str(told["error"]).replace(f"{found.path.parent}/", "")
+            told["error"] = homeless(str(told["error"]), found.path.parent)
         rows.append(about | told)
     if all(row.get("run") == row["group"] for row in rows):  # a grid of one point
         rows = [{key: value for key, value in row.items() if key != "run"} for row in rows]
@@ -151,7 +151,7 @@ def settings(run: Run) -> AnalysisTable:
 
 
 def _spoken(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return homeless(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def number(text: str | None) -> Any:

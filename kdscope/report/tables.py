@@ -4,6 +4,7 @@ Numbers go through unchanged, so that the page can be read back against the CSV.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +25,18 @@ LABELS = {
 }  # fmt: skip
 WHOLE = ("n", "seeds", "excluded", "epoch", "epochs", "classes", "parameters", "seed")
 DIGITS = {"seconds": 1, "accuracy": 2, "ap": 2, "sd": 2, "ci_low": 2, "ci_high": 2}
+FOLDERS = re.compile(r"(?<![\w/.<])/(?!/)(?:[^\s/'\"]+/)+(?=[^\s/])")  # of an absolute path; no address of the network
+
+
+def homeless(text: str, root: Any = "/") -> str:
+    """A text without the folders of this machine: of paths below `root` what comes after it, of others the last name.
+
+    >>> homeless("no data in /home/me/s/runs/kd: see https://x.org/a/b", "/home/me/s")
+    'no data in runs/kd: see https://x.org/a/b'
+    >>> homeless("folder:/home/me/cats"), homeless("1/2 and/or a / b")
+    ('folder:cats', '1/2 and/or a / b')
+    """
+    return FOLDERS.sub("", text.replace(f"{str(root).rstrip('/')}/", "") if root != "/" else text)
 
 
 def score_of(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,8 +1,11 @@
 """The first table of a report: each number beside the accuracies stands in the frame that its analysis gives it."""
 
+import shutil
+
 import pandas as pd
 import pytest
 
+from kdscope.errors import KDScopeError
 from kdscope.report.charts.causal import TITLES, causal
 from kdscope.report.found import Asked
 from kdscope.report.gather import gather
@@ -29,6 +32,22 @@ def test_a_number_of_the_summary_has_the_interval_the_floor_and_the_ceiling_of_t
     assert (frames["kd"]["agreement"]["a"], frames["kd"]["agreement"]["seeds"]) == ("teacher", 2)
     assert frames["alone"]["agreement"] == {}
     assert set(frames["kd"]) >= {"agreement", "KL", "CKA", "ECE"}
+
+
+def test_folders_of_the_machine_are_told_neither_in_settings_nor_in_notes(done, tmp_path, monkeypatch):
+    run = next(path for path in (done.parent / "runs").iterdir() if path.name.startswith("alone-seed0"))
+    shutil.copytree(run, tmp_path / "alone")
+    config = tmp_path / "alone" / "config.yaml"
+    config.write_text(config.read_text().replace("name: test-tiny", "name: folder:/home/somebody/cats"))
+
+    def explore(*_, **__):
+        raise KDScopeError(f"no images in /mnt/other/cats, nor in {tmp_path}/alone/features")
+
+    monkeypatch.setattr("kdscope.report.explorer.explore", explore)
+    payload = gather(tmp_path / "alone")
+    settings = {row["setting"]: row["set to"] for row in payload.tables[-1].table.rows}
+    assert settings["data.name"] == "folder:cats"
+    assert payload.notes == ["no image is shown: no images in cats, nor in alone/features"]
 
 
 @pytest.mark.browser

@@ -38,13 +38,13 @@ function fill(dialog, card, frame) {
 
 const fact = ([label, value]) => [make("dt", {}, label), make("dd", {}, make("bdi", {}, value))];
 
-const spoken = (value) => (typeof value !== "number" ? value : Number.isInteger(value) ? thousands(value) : decimals(value));
+const spoken = (key, value) => (typeof value !== "number" ? value : ["n", "seeds"].includes(key) ? thousands(value) : decimals(value));
 
 // What the row of a table says of its number: labels and texts as the table shows them.
 function frameOf(button) {
   if (button.dataset.frame) {
     const frame = JSON.parse(button.dataset.frame);
-    return FRAME.filter(([key]) => key in frame).map(([key, label]) => [label, spoken(frame[key])]);
+    return FRAME.filter(([key]) => key in frame).map(([key, label]) => [label, spoken(key, frame[key])]);
   }
   const row = button.closest("tbody tr");
   if (!row) return [];
