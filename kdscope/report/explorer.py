@@ -56,13 +56,13 @@ def explore(
     """
     if not runs:
         return None, []
-    chosen, pairs = _chosen(_subjects(runs, device))
+    chosen, pairs = side_by_side(subjects_of(runs, device))
     shown, notes = [], []
     for name, role, subject in chosen:
         found = _open(subject, split, view, extract)
         if found is None:
             notes.append(f"{name} is not in the explorer: no cache of {split} is there; `kdscope extract` makes one")
-        elif shown and not _same_images(shown[0].answers, found[0]):
+        elif shown and not same_images(shown[0].answers, found[0]):
             notes.append(f"{name} is not in the explorer: it was asked about other images than {shown[0].name}")
         else:
             shown.append(Shown(name, role, subject, *found))
@@ -74,7 +74,7 @@ def explore(
     return _explorer(shown, pairs, split, view), notes
 
 
-def _subjects(runs: Mapping[str, Run], device: str) -> list[Subject]:
+def subjects_of(runs: Mapping[str, Run], device: str) -> list[Subject]:
     """The runs as subjects, they and their teachers under the names that the report gives them."""
     found = [replace(of_run(run, device), name=name) for name, run in runs.items()]
     # A teacher is the run that has its weights, also where a copy of it lies elsewhere.
@@ -82,7 +82,7 @@ def _subjects(runs: Mapping[str, Run], device: str) -> list[Subject]:
     return [replace(one, teachers=tuple(same.get(each.weights, each) for each in one.teachers)) for one in found]
 
 
-def _chosen(subjects: Sequence[Subject]) -> tuple[list[tuple[str, str, Subject]], list[Pair]]:
+def side_by_side(subjects: Sequence[Subject]) -> tuple[list[tuple[str, str, Subject]], list[Pair]]:
     """One seed of each kind of student, its teachers, and the student without one, teachers first; and who is whose."""
     if not any(subject.teachers for subject in subjects):
         first = [members[0] for members in by_group(subjects).values()][:MOST_MODELS]
@@ -120,7 +120,8 @@ def _open(
     return answers, next(iter(kept["maps"]), None), next(iter(kept["causal"]), None)
 
 
-def _same_images(one: FeatureCache, other: FeatureCache) -> bool:
+def same_images(one: FeatureCache, other: FeatureCache) -> bool:
+    """Whether two caches are of the same images and classes."""
     try:
         one.check_compatible(other)
     except KDScopeError:

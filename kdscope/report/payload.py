@@ -186,7 +186,7 @@ class BoxModel:
 class BoxExplorer:
     """Images of one split as one sprite of `columns` tiles a row, the objects in them, and what each detector found.
 
-    Objects are as the detections of `BoxModel`: `truth_counts`, `truth_boxes`, `truth_labels`, and `truth_crowd`, uint8,
+    Objects are as the detections of `BoxModel`: `truth_counts`, `truth_boxes`, `truth_labels`; `truth_crowd` is uint8,
     1 for what is neither to be found nor to be missed. `places` is uint16 [count, 4], where in its tile an image lies
     (left, top, right, bottom in 65535ths). The page matches by COCO's rule at `iou`, with at most `cap` detections of a
     class in an image, and names mistakes as `kdscope.detection.error_types` does, with `background` as its t_b.

@@ -62,20 +62,20 @@ def _finite(maps: np.ndarray) -> np.ndarray:
     return maps
 
 
-def sprite(images: np.ndarray) -> tuple[str, int, int]:
+def sprite(images: np.ndarray, most: int = TILES) -> tuple[str, int, int]:
     """Images uint8 [N, 3, h, w] in one picture, row by row, each in a square of its own.
 
     Returns:
         The picture as a data URI, the side of a square in pixels, and how many squares stand in a row.
 
-    Small sets are kept exactly. Others are compressed, and made smaller beyond `TILES` pixels in all.
+    Small sets are kept exactly. Others are compressed, and made smaller beyond `most` pixels in all.
     """
     from PIL import Image, features
 
     count, _, height, width = images.shape
     side = max(height, width)
     columns = max(1, math.ceil(math.sqrt(count)))
-    smaller = min(side, max(8, math.isqrt(TILES // max(1, count))))
+    smaller = min(side, max(8, math.isqrt(most // max(1, count))))
     whole = np.zeros((math.ceil(count / columns) * side, columns * side, 3), np.uint8)
     grid = whole.reshape(-1, side, columns, side, 3)
     top, left = (side - height) // 2, (side - width) // 2
