@@ -101,6 +101,18 @@ def build(
     return external.create(name, maker, (num_classes + 1,), options)
 
 
+def is_one(name: str) -> bool:
+    """Whether a name stands for a detector: one of ours, or one of torchvision's.
+
+    >>> is_one("fcos_resnet10_w16"), is_one("torchvision:ssd300_vgg16"), is_one("resnet20"), is_one("timm:resnet18")
+    (True, True, False, False)
+    """
+    if ":" in name:
+        source, _, rest = name.lower().partition(":")
+        return source == "torchvision" and bool(_family(rest)) and "_" in rest
+    return name.strip().lower().partition("_")[0] in OURS
+
+
 def check_name(name: str) -> tuple[str, int, int]:
     """Family, depth and width (0: torchvision's) that a name stands for; of a name with ":" nothing is known yet.
 

@@ -101,5 +101,10 @@ def task_of(data: str) -> Task:
     >>> task_of("digits").name, task_of("scenes:100").name
     ('classification', 'detection')
     """
-    module, name = PLACES["detection" if detects(data) else "classification"]
-    return getattr(importlib.import_module(module), name)()
+    return task_named("detection" if detects(data) else "classification")
+
+
+def task_named(name: str) -> Task:
+    """The task of that name, a key of PLACES."""
+    module, kind = PLACES[name]
+    return getattr(importlib.import_module(module), kind)()
