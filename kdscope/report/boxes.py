@@ -34,11 +34,6 @@ WHOLE = 65535  # of a width, a height, or a score
 IOU, BACKGROUND = 0.5, 0.1
 
 
-def detects(runs: Mapping[str, Run]) -> bool:
-    """Whether all of some runs are of detectors."""
-    return bool(runs) and all(run.task.name == "detection" for run in runs.values())
-
-
 def explore_boxes(
     runs: Mapping[str, Run], *, split: str = "test", extract: bool = True, device: str = "auto"
 ) -> tuple[BoxExplorer | None, list[str]]:

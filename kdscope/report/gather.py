@@ -7,7 +7,7 @@ import kdscope
 from kdscope.report.cards import card_id, cards
 from kdscope.report.charts import charts_of
 from kdscope.report.found import Asked, Found, find
-from kdscope.report.payload import Card, Chart, Claim, Explorer, Payload, Table
+from kdscope.report.payload import BoxExplorer, Card, Chart, Claim, Explorer, Payload, Table
 from kdscope.report.summary import of_groups, of_run, run_rows, settings
 from kdscope.report.tables import MOST_OF_ALL, MOST_ROWS, homeless, of_analysis, plain
 from kdscope.run import Run
@@ -32,6 +32,7 @@ def gather(source: str | Path | Run, *, extract: bool = True, device: str = "aut
     if found.run:
         tables.append(settings(found.run))
     shown, notes = _explorer(found, extract, device) if explorer else (None, [])
+    classified = None if isinstance(shown, BoxExplorer) else shown
     drawn = charts_of(found)
     plan = found.plan
     return Payload(
@@ -45,18 +46,24 @@ def gather(source: str | Path | Run, *, extract: bool = True, device: str = "aut
         runs=run_rows(found),
         charts=drawn,
         tables=tables,
-        explorer=shown,
-        cards=_cards(found.analyses, summary, drawn, shown),
+        explorer=classified,
+        boxes=shown if isinstance(shown, BoxExplorer) else None,
+        cards=_cards(found.analyses, summary, drawn, classified),
         claims=_claims(found),
         notes=[homeless(note, found.path.parent) for note in (*found.notes, *notes)],
     )
 
 
-def _explorer(found: Found, extract: bool, device: str) -> tuple[Explorer | None, list[str]]:
+def _explorer(found: Found, extract: bool, device: str) -> tuple[Explorer | BoxExplorer | None, list[str]]:
+    from kdscope.config import detects
     from kdscope.errors import KDScopeError
     from kdscope.report.explorer import explore
 
     try:
+        if found.runs and all(detects(run.config.data.name) for run in found.runs.values()):
+            from kdscope.report.boxes import explore_boxes
+
+            return explore_boxes(found.runs, extract=extract, device=device)
         return explore(found.runs, extract=extract, device=device)
     except KDScopeError as error:
         return None, [f"no image is shown: {error}"]

@@ -25,9 +25,9 @@ ASSETS = Path(__file__).parent / "assets"
 # Each may import from those before it: they are joined into one module, for a page in a file cannot import another.
 MODULES = (
     *("dom", "colours", "maps", "cards", "tables", "themes", "charts", "answers", "filmstrip", "canvas"),
-    *("overlap", "ious", "panels", "explorer", "main"),
+    *("overlap", "ious", "panels", "explorer", "coco", "box_panels", "boxes", "main"),
 )
-STYLES = ("report", "explorer", "media")
+STYLES = ("report", "explorer", "boxes", "media")
 IMPORT = re.compile(r"^import [^;]*;\n", flags=re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(async )?(function|const|let|class)\b)", flags=re.MULTILINE)
 POLICY = (
@@ -62,6 +62,7 @@ def render(payload: Payload) -> str:
             plotly=Markup(drawing),
             figures={chart.id: harmless(chart.figure) for chart in payload.charts},
             explorer=None if payload.explorer is None else asdict(payload.explorer),
+            boxes=None if payload.boxes is None else asdict(payload.boxes),
             cards={key: asdict(card) for key, card in payload.cards.items()},
         )
     )

@@ -26,7 +26,7 @@ function addressOf(dataUri) {
   return URL.createObjectURL(new Blob([bytesOf(body)], { type: head.slice(5).split(";")[0] }));
 }
 
-class Explorer {
+export class Explorer {
   constructor(data, root, cards) {
     Object.assign(this, { data, root, cards, image: null, kept: [], iou: new Map(), asked: 0 });
     this.filters = find(".filters", root);
@@ -41,8 +41,7 @@ class Explorer {
     await this.sprite.decode();
     this.offer();
     const rows = Math.ceil(data.count / data.columns);
-    const describe = (k) => `Image ${data.index[k]}, ${data.classes[data.labels[k]]}`;
-    this.film = new Filmstrip(find(".film", this.root), this.sprite.src, data.columns, rows, describe, (k) => {
+    this.film = new Filmstrip(find(".film", this.root), this.sprite.src, data.columns, rows, (k) => this.describe(k), (k) => {
       this.image = k;
       this.drawImage();
     });
@@ -50,13 +49,23 @@ class Explorer {
     this.choosePair();
   }
 
-  // Fill the controls with what there is to choose from.
-  offer() {
+  // An image in words, and what it is a case of.
+  describe(k) {
+    return `Image ${this.data.index[k]}, ${this.data.classes[this.data.labels[k]]}`;
+  }
+
+  fill(name, entries) {
+    this.field(name).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
+  }
+  // A choice that is hidden where there is none.
+  options(name, entries) {
+    this.fill(name, entries);
+    this.field(name).closest("label").hidden = entries.length < 2;
+  }
+
+  // Who stands side by side.
+  offerCasts() {
     const { data } = this;
-    const options = (name, entries) => {
-      this.field(name).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
-      this.field(name).closest("label").hidden = entries.length < 2;
-    };
     const students = [...new Set(data.pairs.map((pair) => pair.student))];
     this.casts = students.map((student) => {
       const pairs = data.pairs.filter((pair) => pair.student === student);
@@ -66,19 +75,34 @@ class Explorer {
     const [student, ...others] = data.models.map((model) => model.name);
     this.taught = students.length > 0;
     if (!this.taught) this.casts = [{ student, others, teachers: [], alone: null }];
-    options("pair", this.casts.map((cast, k) => [k, `${cast.student} ~ ${cast.teachers.join(", ")}`]));
-    options("class", [[-1, "all"], ...data.classes.map((name, k) => [k, name])]);
-    const overlap = this.taught && data.map_kinds.length ? [["iou-up", "IoU, lowest first"], ["iou-down", "IoU, highest first"]] : [];
-    options("order", [["index", "as in the split"], ...overlap, ["sure-down", "confidence, highest first"], ["sure-up", "confidence, lowest first"]]);
-    options("scale", SCALES.map((name) => [name, name]));
-    const label = (kind) => data.models.map((model) => model.maps[kind]?.label).find(Boolean) ?? kind;
-    options("kind", data.map_kinds.map((kind) => [kind, label(kind)]));
-    this.controls.hidden = !data.map_kinds.length;
-    find(".cells", this.filters).hidden = !this.taught;
+    this.options("pair", this.casts.map((cast, k) => [k, `${cast.student} ~ ${cast.teachers.join(", ")}`]));
+    this.options("class", [[-1, "all"], ...data.classes.map((name, k) => [k, name])]);
+  }
+
+  offerCells(names) {
+    find(".cells", this.filters).hidden = !names.length;
     find(".cells", this.filters).append(
-      ...data.cells.map((name, k) =>
+      ...names.map((name, k) =>
         make("label", { class: "chip" }, make("input", { type: "checkbox", name: "cell", value: k, checked: true }), make("span", {}, name), make("output", { "data-cell": k }))),
     );
+  }
+
+  offerMaps() {
+    const { data } = this;
+    this.options("scale", SCALES.map((name) => [name, name]));
+    const label = (kind) => data.models.map((model) => model.maps[kind]?.label).find(Boolean) ?? kind;
+    this.options("kind", data.map_kinds.map((kind) => [kind, label(kind)]));
+  }
+
+  // Fill the controls with what there is to choose from.
+  offer() {
+    const { data } = this;
+    this.offerCasts();
+    this.offerCells(this.taught ? data.cells : []);
+    this.offerMaps();
+    const overlap = this.taught && data.map_kinds.length ? [["iou-up", "IoU, lowest first"], ["iou-down", "IoU, highest first"]] : [];
+    this.options("order", [["index", "as in the split"], ...overlap, ["sure-down", "confidence, highest first"], ["sure-up", "confidence, lowest first"]]);
+    this.controls.hidden = !data.map_kinds.length;
     if (this.signed()) this.field("scale").value = DIVERGING;
   }
 
@@ -89,14 +113,16 @@ class Explorer {
       if (target.name === "pair") this.choosePair();
       else this.filter(target.name);
     });
-    this.controls.addEventListener("input", ({ target }) => {
-      if (target.name === "cut") this.chooseCut();
-      if (target.name === "kind") this.field("scale").value = this.signed() ? DIVERGING : this.field("scale").value === DIVERGING ? SCALES[0] : this.field("scale").value;
-      this.drawImage();
-      if (["cut", "kind", "threshold"].includes(target.name)) this.measure();
-    });
+    this.controls.addEventListener("input", ({ target }) => this.control(target.name));
     find(".previous", this.root).addEventListener("click", () => this.film.select(Math.max(0, this.film.at - 1)));
     find(".next", this.root).addEventListener("click", () => this.film.select(this.film.at + 1));
+  }
+
+  control(name) {
+    if (name === "cut") this.chooseCut();
+    if (name === "kind") this.field("scale").value = this.signed() ? DIVERGING : this.field("scale").value === DIVERGING ? SCALES[0] : this.field("scale").value;
+    this.drawImage();
+    if (["cut", "kind", "threshold"].includes(name)) this.measure();
   }
 
   // What a slider stands at, in words beside it and for those who hear it.
@@ -137,9 +163,8 @@ class Explorer {
     const teacher = data.byName.get(this.cast.teachers[0]);
     const student = data.byName.get(this.cast.student);
     this.cells = teacher ? cellsOf(data.labels, student.prediction, teacher.prediction) : new Uint8Array(data.count);
-    const fill = (field, entries) => this.field(field).replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
-    fill("answer", [["any", "any"], ...models.flatMap((model) => ["right", "wrong"].map((verdict) => [`${verdict} ${model.name}`, `${ROLE[model.role]} ${verdict}${this.told(model)}`]))]);
-    fill("who", models.map((model) => [model.name, `${ROLE[model.role]}${this.told(model)}`]));
+    this.fill("answer", [["any", "any"], ...models.flatMap((model) => ["right", "wrong"].map((verdict) => [`${verdict} ${model.name}`, `${ROLE[model.role]} ${verdict}${this.told(model)}`]))]);
+    this.fill("who", models.map((model) => [model.name, `${ROLE[model.role]}${this.told(model)}`]));
     this.field("who").value = student.name;
     this.filter();
     this.measure();
@@ -162,15 +187,24 @@ class Explorer {
     this.say("low", percent(low.value / 100));
     this.say("high", percent(high.value / 100));
     const { kept, counts } = passing(this.data, this.cells, {
-      cells: new Set(all('[name="cell"]:checked', this.filters).map((box) => Number(box.value))),
+      cells: this.taught ? this.cellsChosen : new Set([0]),
       klass: Number(this.field("class").value), answer: this.field("answer").value, who: this.field("who").value,
       low: Number(low.value), high: Number(high.value),
     });
+    this.showKept(kept, this.taught ? counts : [], changed);
+    this.drawMeans();
+  }
+
+  get cellsChosen() {
+    return new Set(all('[name="cell"]:checked', this.filters).map((box) => Number(box.value)));
+  }
+
+  // The images that the filters leave, and how many there are of each case.
+  showKept(kept, counts, changed) {
     counts.forEach((count, k) => (find(`[data-cell="${k}"]`, this.filters).value = thousands(count)));
     this.kept = this.sorted(kept);
     find(".chosen", this.filters).value = `${thousands(kept.length)} of ${thousands(this.data.count)} images`;
     this.film.show(this.kept, changed === "order" ? this.kept[0] : this.image);
-    this.drawMeans();
   }
 
   sorted(images) {

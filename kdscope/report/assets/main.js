@@ -6,6 +6,7 @@ import { openCards } from "./cards.js";
 import { liveTable } from "./tables.js";
 import { liveCharts } from "./charts.js";
 import { liveExplorer } from "./explorer.js";
+import { liveBoxes } from "./boxes.js";
 
 themeButton(find(".theme"));
 const cards = readIsland("cards");
@@ -14,6 +15,7 @@ all("[data-table]").forEach(liveTable);
 liveCharts();
 watchContents();
 await liveExplorer(cards);
+await liveBoxes(cards);
 document.documentElement.dataset.ready = Math.round(performance.now()); // ms since the page was asked for
 
 // Mark in the contents the section that is being read.

@@ -5,7 +5,7 @@ import { PALETTE } from "./colours.js";
 import { drawImage, drawMap, drawMeeting, drawOutline, placeOf } from "./canvas.js";
 import { mapOf, maskOf } from "./overlap.js";
 
-const TITLE = { teacher: "Teacher", student: "Student", alone: "Without a teacher" };
+export const TITLE = { teacher: "Teacher", student: "Student", alone: "Without a teacher" };
 
 // One panel for each network, made once for a cast and drawn again for each image or setting.
 export function drawPanels(root, models, view) {
@@ -20,11 +20,14 @@ export function drawPanels(root, models, view) {
 
 function panel(model) {
   return make("figure", { class: "panel", "data-role": model.role },
-    make("figcaption", {}, make("span", { class: "role", "data-role": model.role }), make("strong", {}, TITLE[model.role]), make("bdi", { title: model.name }, model.name)),
+    whoseOf(model),
     make("canvas", { role: "img", width: 256, height: 256 }),
     make("p", { class: "answer" }),
     make("ul", { class: "bars" }));
 }
+
+export const whoseOf = (model) =>
+  make("figcaption", {}, make("span", { class: "role", "data-role": model.role }), make("strong", {}, TITLE[model.role]), make("bdi", { title: model.name }, model.name));
 
 function drawPanel(element, model, { data, image, sprite, kind, how, opacity, scale, masks }) {
   const canvas = find("canvas", element);
