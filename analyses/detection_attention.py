@@ -36,11 +36,11 @@ COLUMNS = (
 GALLERY = "detection-attention-gallery.npz"
 DIRECTIONS = {
     **{"energy-in-boxes": "higher", "lift": "higher", "auroc": "higher", "area-matched-iou": "higher"},
-    **{"gap-foreground": "lower", "gap-background": "lower", "gap-ratio": "none", "attention-iou": "higher"},
+    **{"gap-foreground": "lower", "gap-background": "lower", "gap-ratio": "none", "attention-overlap": "higher"},
     **{"error-share": "none", "error-density": "none", "normalised-error": "lower", "level-share": "none"},
 }
 TRUTH = {"energy-in-boxes": "energy", "lift": "lift", "auroc": "auroc", "area-matched-iou": "iou"}
-GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-iou": "iou"}
+GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
 ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
 
 
@@ -108,7 +108,7 @@ def detection_attention(
     words = (*(roles.notes if roles else ()), *said, *attention_notes(table))
     if pictures is None:
         return Report(table, attention_short(table), words)
-    shown = {"measure": "attention-iou", "layer": f"stride {min(grids)}", "area": EVERY, "split": split}
+    shown = {"measure": "attention-overlap", "layer": f"stride {min(grids)}", "area": EVERY, "split": split}
     there = (table[list(shown)] == list(shown.values())).all(axis=1)
     table["pictures"] = table["pictures"].astype(object).mask(there, GALLERY)
     return Report(table, attention_short(table), words, {GALLERY: pictures})

@@ -134,7 +134,7 @@ def attention_short(table: pd.DataFrame) -> pd.DataFrame:
         for measure in ("energy-in-boxes", "lift", "auroc", "area-matched-iou"):
             line[measure] = _number(by.loc[measure].value)
         other = pairs[pairs["b"] == b].drop_duplicates("measure").set_index("measure")
-        for measure in ("attention-iou", "gap-ratio"):
+        for measure in ("attention-overlap", "gap-ratio"):
             line[measure] = _number(other.loc[measure].value) if measure in other.index else ""
         lines.append(line)
     return pd.DataFrame(lines)
@@ -148,7 +148,7 @@ def attention_notes(table: pd.DataFrame) -> list[str]:
     """Whether a student looks where its teacher does more than one that had none, and where it differs most."""
     rows = table[(table["layer"].isna() | (table["layer"] == "")) & (table["pair"] == "teacher-student")]
     said = []
-    looks = together(rows[(rows["measure"] == "attention-iou") & (rows["area"] == "all")])
+    looks = together(rows[(rows["measure"] == "attention-overlap") & (rows["area"] == "all")])
     for row in looks.itertuples():
         if pd.isna(row.gain):
             continue

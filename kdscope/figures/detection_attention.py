@@ -38,7 +38,7 @@ def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | Non
     known = table.assign(**{name: table[name].fillna("").astype(str) for name in ("layer", "region", "area")})
     last = last_split(known)
     truth = one_each(last[last["measure"].isin(SCORES) & (last["layer"] == "")])
-    overlap = last[(last["measure"] == "attention-iou") & (last["area"] == "all") & (last["layer"] != "")]
+    overlap = last[(last["measure"] == "attention-overlap") & (last["area"] == "all") & (last["layer"] != "")]
     overlap = one_each(overlap[overlap["pair"].isin(("teacher-student", ALONE, "ceiling:student-seeds"))])
     overlap = overlap if (overlap["pair"] == "teacher-student").any() else overlap[:0]
     error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from kdscope.measures import MEASURES
 from kdscope.measures.base import INVARIANCES
+from kdscope.report.detection_cards import DETECTION
 from kdscope.report.payload import Card
 
 # Numbers of analyses that are no measure of two networks: (name, unit, direction, definition).
@@ -49,6 +50,7 @@ OTHERS = {
     "ar": ("Average recall", "share", "none", "COCO's: recall at the largest number of detections, mean over IoU."),
     "ap-difference": ("Difference of APs", "share", "none", "AP of b less that of a, on the same images and seeds."),
     "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies (or APs) in % of the seeds."),
+    **DETECTION,
 }
 NAMES = {"cka/kornblith2019": "Biased linear CKA (kornblith2019)"}  # what the title of the sound one would belie
 

@@ -180,7 +180,7 @@ def test_attention_and_errors_are_those_of_the_regions(cast_of_five):
         assert one(truth_rows, measure="auroc", layer=f"stride {stride}", b="copy").value == 1
     pairs = table[(table["pair"] == "teacher-student") & (table["area"] == "all") & (table["layer"] == "")]
     pairs = pairs[(pairs["seed"] == "all") & (pairs["region"] == "")]
-    assert one(pairs, measure="attention-iou").value == pytest.approx(1)
+    assert one(pairs, measure="attention-overlap").value == pytest.approx(1)
     assert one(pairs, measure="gap-foreground").value == one(pairs, measure="gap-background").value == 0
 
 

@@ -1,0 +1,62 @@
+"""Cards of the numbers of detectors: (name, unit, direction, definition)."""
+
+DETECTION = {
+    "agree-f1": (
+        *("Agree-F1", "share", "higher"),
+        "2 n / (detections of both), n pairs of one class with enough overlap; each cut where its own F1 is largest.",
+    ),
+    "agree-f1-any-class": ("Agree-F1 whatever the class", "share", "higher", "Agree-F1 of boxes alone."),
+    "label-agreement": ("Same label", "share", "higher", "Of the pairs of detections of any class at IoU 0.5."),
+    "box-iou": ("IoU of paired boxes", "share", "higher", "Mean overlap of the pairs of any class at IoU 0.5."),
+    "score-gap": ("Difference of scores", "share", "lower", "Mean of the pairs of one class at IoU 0.5."),
+    "fidelity-ap": ("Fidelity-AP", "share", "higher", "AP of b where what a finds, cut at its best F1, is the truth."),
+    "row-agreement": ("Same answer of the heads", "share", "higher", "On the same anchors, places or proposals."),
+    "row-kl": ("KL of the heads", "nats", "lower", "KL(a || b) on the same anchors, places or proposals."),
+    "worse-boxes": ("Worse boxes", "share", "lower", "Rows with an object where b's box is farther off than a's."),
+    "transfer": (
+        "Transfer",
+        "share",
+        "none",
+        "Objects that the teacher found and the student alone missed: now found.",
+    ),
+    "beyond-teacher": ("Beyond the teacher", "share", "none", "Objects that both missed: now found."),
+    "harm": ("Harm", "share", "none", "Objects that the student alone found: now missed."),
+    "kept": ("Kept", "share", "none", "Objects that the student alone found: still found."),
+    "objects": ("Objects", "objects", "none", "By who finds them: T teacher, B student alone, K student; small: not."),
+    "error-cost": ("Cost of a kind of mistake", "share", "none", "AP50 that an oracle for it would gain (TIDE)."),
+    "errors-per-image": ("Mistakes", "mistakes an image", "none", "Of one kind (TIDE), of all detections."),
+    "inherited-false-positives": (
+        *("Inherited false positives", "share", "higher"),
+        "Of the student's false positives those that are its teacher's too: one class, IoU of at least 0.5.",
+    ),
+    "energy-in-boxes": ("Attention in the boxes", "share", "none", "Share of the attention on cells of objects."),
+    "lift": (
+        "Lift",
+        "times",
+        "none",
+        "Attention in the boxes over the share of the cells: 1 where it is even.",
+    ),
+    "auroc": ("AUROC of attention", "share", "none", "How often a cell of an object is above another; chance 0.5."),
+    "area-matched-iou": (
+        *("Area-matched IoU", "share", "none"),
+        "IoU of the cells of objects and as many of the highest cells: no threshold to choose.",
+    ),
+    "attention-overlap": (
+        *("Overlap of attention", "share", "higher"),
+        "IoU of the highest cells of both maps, as many as objects have.",
+    ),
+    "gap-foreground": ("Gap on objects", "times the mean", "lower", "Mean |A_T - A_S| on cells of objects."),
+    "gap-background": ("Gap elsewhere", "times the mean", "lower", "Mean |A_T - A_S| on the other cells."),
+    "gap-ratio": ("Ratio of gaps", "times", "none", "The mean gap on objects over the mean gap elsewhere."),
+    "error-share": ("Share of the error", "share", "none", "Of the squared error of features in a region; sums to 1."),
+    "error-density": (
+        "Density of the error",
+        "times",
+        "none",
+        "Squared error of a cell over that of the mean cell.",
+    ),
+    "normalised-error": ("Normalised error", "times", "lower", "Squared error of features over the teacher's energy."),
+    "level-share": ("Share of a level", "share", "none", "Of the squared error of features at all levels."),
+    "patched-ap": ("AP of the teacher's head", "share", "none", "Where the named parts of its maps are the student's."),
+    "ap-lost": ("AP lost", "share", "lower", "Shapley's value of a part of the maps, under the teacher's head."),
+}
