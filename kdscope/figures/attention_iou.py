@@ -69,9 +69,9 @@ def attention_iou(table: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     whole = final[final["area"].isna() & (final["measure"] == "attention-iou")]
     sweep = final[final["area"].notna() & (final["seed"] != "all")]
     taught = _all_seeds(whole[whole["pair"] == TAUGHT])
-    runs = of_runs(whole[whole["pair"].isin((TAUGHT, ALONE))], "map")
+    runs = whole[whole["pair"].isin((TAUGHT, ALONE))]
     kinds = dict(_last_layers(runs))
-    runs = runs[runs["layer"] == runs["map"].map(kinds)]
+    runs = of_runs(runs[runs["layer"] == runs["map"].map(kinds)], "map")  # a mean over teachers, not over layers
     titles = {kind: f"Overlap above chance (kappa), {_named(kind, layer)}" for kind, layer in kinds.items()}
     truth = _all_seeds(final[final["measure"].isin(TRUTH)])
     probes = probes[probes["measure"].isin(EPOCHS)]

@@ -55,13 +55,18 @@ def facts(rows: pd.DataFrame) -> str:
 
     >>> facts(pd.DataFrame({"split": ["test"], "n": [359.0], "seeds": [3], "view": ["none"], "confidence": [0.95]}))
     'On test, 359 images; 3 seeds. Intervals: 95%.'
+    >>> facts(pd.DataFrame({"n": [9, 9], "seeds": [1, 1], "seed": ["0", "1"]}))  # a point for each training
+    '9 images, 2 seeds.'
     """
     said = [f"on {_listed(list(dict.fromkeys(rows['split'].dropna().astype(str))))}"] if "split" in rows else []
     for name, one, many in (("n", "image", "images"), ("seeds", "seed", "seeds")):
         numbers = pd.to_numeric(rows[name], errors="coerce").dropna() if name in rows else pd.Series(dtype=float)
         # Of seeds the most: rows of single ones stand beside those of all. Of images the most: some measures leave out.
-        if len(numbers) and numbers.max() > 0:
-            said.append(f"{numbers.max():.0f} {one if numbers.max() == 1 else many}")
+        most = numbers.max() if len(numbers) else 0
+        if most == 1 and name == "seeds" and "seed" in rows:
+            most = rows["seed"].nunique()
+        if most > 0:
+            said.append(f"{most:.0f} {one if most == 1 else many}")
     views = [view for view in rows["view"].dropna().unique() if view != "none"] if "view" in rows else []
     said[:2] = [", ".join(said[:2])]
     words = "; ".join([*said, *(f"shown under {view}" for view in views)])

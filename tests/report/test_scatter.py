@@ -41,3 +41,15 @@ def test_a_student_of_several_teachers_is_their_mean_in_the_chart_and_in_words(t
     assert [points[b]["value"] for b in ACCURACY] == pytest.approx([0.1, 0.4, 0.3, 0.25])
     assert (points["both-seed0"]["a"], points["both-seed0"]["ci_low"]) == ("t, u", None)
     assert (points["kd-seed0"]["a"], points["kd-seed0"]["ci_low"]) == ("t", 0.0)
+
+
+def test_the_figure_for_papers_takes_the_mean_over_teachers_and_not_over_layers(table):
+    from kdscope.figures.attention_iou import attention_iou
+
+    shallow = table.assign(layer="layer1", value=0.95)
+    both = pd.concat([shallow, table], ignore_index=True).assign(view="none", seeds=1, area=float("nan"))
+    both = both.assign(a_group=both["a"], floor=float("nan"), ceiling=float("nan"), epoch=float("nan"))
+    figure = next(figure for stem, figure in attention_iou(both) if stem == "attention-iou-accuracy")
+    assert str(correlate([0.1, 0.4, 0.3, 0.25], [50, 70, 60, 90], ["kd", "kd", "both", "both"])).split(";")[0] in (
+        figure.axes[0].get_title(loc="left")
+    )
