@@ -9,6 +9,7 @@ Figures keep the caption that was written beside them, and the page says at whic
 import argparse
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -95,8 +96,8 @@ def take(root: Path, wanted: dict[str, list[str]]) -> None:
         name, _, scale = folder.name.rpartition("-")
         if name not in names():
             continue
-        asked = [p for p in sorted(folder.glob("*/*.png")) if not wanted.get(name) or p.stem in wanted[name]]
-        chosen = asked if wanted.get(name) else [min(g) for g in _by_folder(asked).values()]
+        there = {f"{p.parent.name}/{p.stem}": p for p in sorted(folder.glob("*/*.png"))}
+        chosen = [there[stem] for stem in wanted.get(name, ())] or [min(g) for g in _by_folder(there.values()).values()]
         out = FIGURES / name
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("*.png"):
@@ -106,17 +107,18 @@ def take(root: Path, wanted: dict[str, list[str]]) -> None:
             with Image.open(path) as image:
                 size = (min(WIDTH, image.width), round(image.height * min(WIDTH, image.width) / image.width))
                 small = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-            small.quantize(128).save(out / path.name, optimize=True)
+            copy = f"{path.parent.name}-{path.name}"  # two questions may have figures of one name
+            small.quantize(128).save(out / copy, optimize=True)
             caption = path.with_suffix(".txt")
             words = caption.read_text(encoding="utf-8") if caption.is_file() else path.stem.replace("-", " ")
-            kept.append({"file": path.name, "caption": words})
+            kept.append({"file": copy, "caption": words})
         said = f"Drawn by `kdscope study run {name} --scale {scale}`"
         said += ": trainings so short show what the figures look like, not what is true." if scale == "smoke" else "."
         taken = {"said": said, "figures": kept}
         (out / "from.json").write_text(json.dumps(taken, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
+def _by_folder(paths: Iterable[Path]) -> dict[Path, list[Path]]:
     groups: dict[Path, list[Path]] = {}
     for path in paths:
         groups.setdefault(path.parent, []).append(path)
@@ -126,7 +128,7 @@ def _by_folder(paths: list[Path]) -> dict[Path, list[Path]]:
 if __name__ == "__main__":
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--from", dest="root", type=Path)
-    arguments.add_argument("--figure", action="append", default=[], metavar="STUDY/STEM")
+    arguments.add_argument("--figure", action="append", default=[], metavar="STUDY/QUESTION/STEM")
     given = arguments.parse_args()
     if given.root:
         chosen: dict[str, list[str]] = {}
