@@ -87,12 +87,12 @@ def outcomes_short(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (_, b, iou), own in together(rows).groupby(["split", "b", "iou"], sort=False):
         by = own[own["measure"] != "objects"].drop_duplicates("measure").set_index("measure")
-        line = {"student": b, "IoU": iou, "seeds": str(own["seeds"].iloc[0])}
-        for outcome in ("transfer", "beyond-teacher", "harm"):
+        line = {"student": b, "IoU": iou}
+        for outcome, name in (("transfer", "transfer"), ("beyond-teacher", "beyond"), ("harm", "harm")):
             if outcome in by.index:
                 row = by.loc[outcome]
-                line[outcome] = ranged(row.value, row.ci_low, row.ci_high)
-                line[f"{outcome}, floor"] = points(row.floor)
+                floor = f" ({points(row.floor)})" if points(row.floor) else ""
+                line[f"{name} % (2nd seed)"] = ranged(row.value, row.ci_low, row.ci_high) + floor
         lines.append(line)
     return pd.DataFrame(lines).fillna("")
 
