@@ -37,7 +37,7 @@ class BoxExplorer extends Explorer {
     const counts = new Map();
     for (let at = starts[k]; at < starts[k + 1]; at++)
       if (!crowd[at]) counts.set(labels[at], (counts.get(labels[at]) ?? 0) + 1);
-    const named = [...counts].map(([label, count]) => `${count} ${this.data.classes[label]}`);
+    const named = [...counts].map(([label, count]) => `${this.data.classes[label]}${count > 1 ? ` ×${count}` : ""}`);
     return [`Image ${thousands(this.data.index[k])}`, ...(named.length ? named : ["no object"])].join(" · ");
   }
 
