@@ -94,7 +94,7 @@ def test_nothing_is_cut_off_in_one_column_or_in_two(name, width):
 
 
 def test_one_column_is_drawn_again_byte_for_byte_too(tmp_path):
-    files = draw(TABLES / "comparison.csv", tmp_path / "a", "one")
+    files = [path for path in draw(TABLES / "comparison.csv", tmp_path / "a", "one") if path.suffix[1:] in KINDS]
     again = draw(tmp_path / "a" / "comparison-differences.csv", tmp_path / "b", "one")
     assert [path.read_bytes() for path in files] == [path.read_bytes() for path in again]
     assert imread(files[1]).shape[1] == pytest.approx(40 * WIDTHS["one"], abs=1)
