@@ -163,7 +163,7 @@ class Explorer:
 
 @dataclass
 class BoxModel:
-    """What one detector found in the images of the explorer, image by image, best first; arrays in base64.
+    """What one detector found in the images of the explorer, image by image; arrays in base64.
 
     `counts` is uint32 [count]; D detections of all images follow one another: `boxes` uint16 [D, 4] (x1, y1, x2, y2 in
     65535ths of the width and height of their own image), `scores` uint16 [D] (0..65535 for 0..1), `labels` uint16 [D]

@@ -35,9 +35,8 @@ def made_model(rng: np.random.Generator, role: str, truth: list[np.ndarray], lab
         again = np.repeat(np.arange(len(own)), rng.integers(0, 4, len(own)))
         found = np.concatenate([around(rng, boxes[again], NOISE[role]), around(rng, np.full((2, 4), 0.5), 0.3)])
         said = np.concatenate([np.where(rng.uniform(size=len(again)) < 0.8, own[again], 1 - own[again]), [0, 1]])
-        scores = np.round(rng.uniform(0.05, 1, len(said)), 2)  # some are equal
-        order = np.argsort(-scores, kind="stable")
-        parts.append((found[order], scores[order], said[order]))
+        scores = np.round(rng.uniform(0.05, 1, len(said)), 2)  # some are equal, and the best need not come first
+        parts.append((found, scores, said))
     boxes, scores, said = (np.concatenate(column) for column in zip(*parts, strict=True))
     maps = MapSet("attention, stride 8", 4, 4, encode(rng.integers(0, 256, (IMAGES, 4, 4)), "uint8"))
     return BoxModel(

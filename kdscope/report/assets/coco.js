@@ -46,7 +46,7 @@ export function matched(found, truth, { count, iou, background, cap }) {
       ranks.set(found.labels[row], rank + 1);
       if (rank < cap) take(row, image, found, truth, least, result);
     }
-    for (const row of rows) if (result.counts[row] && result.object[row] === NONE) result.kind[row] = kindOf(row, image, found, truth, result.finder, iou, background);
+    for (const row of rows) if (result.counts[row] && result.object[row] === NONE) result.kind[row] = kindOf(row, image, found, truth, iou, background);
   }
   return result;
 }
@@ -70,21 +70,19 @@ function take(row, image, found, truth, least, { object, counts, finder }) {
   counts[row] = extent(found.boxes, row) >= 0 ? 1 : 0;
 }
 
-function kindOf(row, image, found, truth, finder, iou, background) {
-  let [same, other, taken, any] = [-1, -1, -1, -1];
+// An object of its class at `iou` that it did not get is one that a better detection has.
+function kindOf(row, image, found, truth, iou, background) {
+  let [same, other, any] = [-1, -1, -1];
   for (let k = truth.starts[image]; k < truth.starts[image + 1]; k++) {
     if (truth.crowd[k]) continue;
     const overlap = sharedPart(found.boxes, row, truth.boxes, k, 0);
     any = Math.max(any, overlap);
-    if (truth.labels[k] !== found.labels[row]) other = Math.max(other, overlap);
-    else {
-      same = Math.max(same, overlap);
-      if (finder[k] !== NONE) taken = Math.max(taken, overlap);
-    }
+    if (truth.labels[k] === found.labels[row]) same = Math.max(same, overlap);
+    else other = Math.max(other, overlap);
   }
   if (same >= background && same < iou) return LOCALISATION;
   if (other >= iou) return CLASSIFICATION;
-  if (taken >= iou) return DUPLICATE;
+  if (same >= iou) return DUPLICATE;
   return any < background ? BACKGROUND : BOTH;
 }
 
