@@ -37,7 +37,7 @@ class Cache:
             "detections/boxes": around.astype(np.float32), "detections/scores": scores.astype(np.float32),
             "detections/labels": np.where(scores < 0, 0, rng.integers(1, 3, (images, 6))),
             "frame/original": SIZES, "frame/size": np.round(SIZES * scale).astype(np.int64),
-            "meta/image": rng.integers(0, 255, (images, 3, FRAME, FRAME)).astype(np.uint8),
+            "meta/image": np.zeros((images, 3, FRAME, FRAME), np.uint8),
             "maps/attention/8": rng.uniform(size=(images, 20, 20)),
             "maps/attention/16": rng.uniform(size=(images, 9, 9)),
         }  # fmt: skip
@@ -161,3 +161,23 @@ def test_attention_is_there_at_each_stride_the_finest_first(explored):
     low, high = raw.min((1, 2), keepdims=True), raw.max((1, 2), keepdims=True)
     shown = decode(maps["attention-16"].data, "uint8", -1, 9, 9) / 255
     assert shown == pytest.approx((raw - low) / (high - low), abs=0.5 / 255 + 1e-9)
+
+
+def test_a_run_of_a_detector_has_boxes_in_place_of_answers(tmp_path):
+    import kdscope
+    from kdscope.report.gather import gather
+    from kdscope.report.page import render
+
+    model = {"name": "fcos_resnet10_w8", "options": {"min_size": 64}}
+    run = kdscope.train(
+        tmp_path / "alone", model=model, data="scenes:8:128:6", batch_size=4, epochs=1, preflight="off", device="cpu"
+    )
+    payload = gather(run.path, device="cpu")
+    assert payload.explorer is None
+    assert payload.boxes.classes == ["circle", "square", "triangle"]
+    part = run.dataset().split("test")
+    sizes = np.repeat(part.sizes.numpy(), part.objects.counts.numpy(), axis=0)[:, [1, 0, 1, 0]]
+    truth = np.concatenate([some.boxes for some in decoded(payload.boxes)]) * sizes / WHOLE
+    assert truth == pytest.approx(part.objects.boxes.numpy(), abs=128 / WHOLE)
+    assert gather(run.path, extract=False).boxes == payload.boxes  # now there is a cache
+    assert '<section id="boxes"' in render(payload)
