@@ -38,7 +38,7 @@ def test_attention_writes_its_table_and_all_figures(attention):
     result, out = attention
     assert result.exit_code == 0
     stems = {path.stem for path in out.glob("*.png")}
-    assert stems == {f"attention-iou-{name}" for name in ("sweep", "frame", "truth", "epochs", "gallery")}
+    assert stems == {f"attention-iou-{name}" for name in ("sweep", "frame", "accuracy", "truth", "epochs", "gallery")}
     lines = result.stdout.splitlines()
     assert {str(path) for path in out.glob("*.p*")} | {str(out / "attention-iou.csv")} <= set(lines)
     assert max(len(line) for line in lines if not line.startswith(("- ", "/"))) <= 100
