@@ -35,7 +35,8 @@ CAPTIONS = {
 @FIGURES.register("detection-attention")
 def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
-    known = table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in ("layer", "region", "area")})
+    words = table[["layer", "region", "area"]].astype(object).fillna("").astype(str)
+    known = table.assign(**words)
     last = last_split(known)
     truth = one_each(last[last["measure"].isin(SCORES) & (last["layer"] == "")])
     overlap = last[(last["measure"] == "attention-overlap") & (last["area"] == "all") & (last["layer"] != "")]
