@@ -134,21 +134,28 @@ def _model(
     counts = matches.right[0] | matches.wrong[0]
     best = best_score(matches.scores[counts], matches.right[0, counts], int(matches.counted.sum()))
     found = [every[row] for row in rows]
-    scores = _whole(np.concatenate([some.scores for some in found]))
+    scores = rounded(np.concatenate([some.scores for some in found]), best)
     least = int(np.sort(scores)[-most - 1]) + 1 if len(scores) > most else int(np.ceil(WHOLE * _told(cache)))
-    found = [_over(some, least) for some in found]
+    keep = scores >= least
+    ends = np.cumsum([len(some.scores) for some in found])[:-1]
+    found = [Found(*(c[k] for c in some)) for some, k in zip(found, np.split(keep, ends), strict=True)]
     return BoxModel(
         name=name, role=role, score=int(_whole(np.array(best))) / WHOLE if np.isfinite(best) else None,
         least=least / WHOLE, counts=encode([len(some.scores) for some in found], "uint32"),
         boxes=encode(_parts([some.boxes for some in found], sizes[rows]), "uint16"),
-        scores=encode(_whole(np.concatenate([some.scores for some in found])), "uint16"),
+        scores=encode(scores[keep], "uint16"),
         labels=encode(np.concatenate([some.labels for some in found]) - 1, "uint16"),
     )  # fmt: skip
 
 
-def _over(some: Found, least: int) -> Found:
-    keep = _whole(some.scores) >= least
-    return Found(*(column[keep] for column in some))
+def rounded(scores: np.ndarray, cut: float) -> np.ndarray:
+    """Scores [D] as 16 bits, of which those from `cut` on are as many as before.
+
+    >>> rounded(np.array([0.5000001, 0.5, 0.4]), 0.5000001).tolist()
+    [32768, 32767, 26214]
+    """
+    found = _whole(scores)
+    return np.where((scores < cut) & (found >= _whole(np.array(cut))), _whole(np.array(cut)) - 1, found)
 
 
 def _whole(shares: np.ndarray) -> np.ndarray:

@@ -178,7 +178,7 @@ def test_outcomes_classes_and_mistakes_choose_the_images(opened):
         assert totals(page) == {name: numbers.totals(name, score, kept) for name, score in numbers.own.items()}
     assert page.text_content("#boxes .image-title") == "No image is left"
     page.click("#boxes [type=reset]")
-    page.wait_for_function(f"document.querySelector('#boxes .chosen').value.startsWith('{IMAGES} of')")
+    page.wait_for_function(f"() => document.querySelector('#boxes .chosen').value.startsWith('{IMAGES} of')")
 
     page.select_option("#boxes [name=class]", "1")
     assert left(page) == len(set(numbers.image[numbers.labels == 1]))

@@ -46,7 +46,7 @@ def test_the_tables_are_those_of_the_files(page, done):
     best = sorted((float(row["test_accuracy"]) for row in runs), reverse=True)
     assert [float(v) for v in column(page, "runs", "test_accuracy")] == best
     page.fill("#runs input[type=search]", "teacher-seed1")  # the run, and the student that it taught
-    page.wait_for_function("document.querySelectorAll('#runs tbody tr:not([hidden])').length === 2")
+    page.wait_for_function("() => document.querySelectorAll('#runs tbody tr:not([hidden])').length === 2")
     assert set(column(page, "runs", "name")) == {"teacher-seed1", "kd-seed1"}
     with (done / "table.csv").open(newline="") as lines:
         groups = list(csv.DictReader(lines))
