@@ -20,7 +20,7 @@ from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.thumbnails import THUMBNAIL
 from kdscope.measures.grids import pool_area
-from kdscope.report.explorer import draw, same_images, side_by_side, subjects_of
+from kdscope.report.explorer import draw, first_found, same_images, side_by_side, subjects_of
 from kdscope.report.map_sets import FINEST
 from kdscope.report.payload import BoxExplorer, BoxModel, MapSet
 from kdscope.report.pixels import as_bytes, encode, sprite
@@ -51,11 +51,12 @@ def explore_boxes(
     """
     if not runs:
         return None, []
-    chosen, pairs = side_by_side(subjects_of(runs, device))
+    subjects, homes = subjects_of(runs, device)
+    chosen, pairs = side_by_side(subjects)
     shown: list[tuple[str, str, FeatureCache]] = []
     notes = []
     for name, role, subject in chosen:
-        cache = _open(subject, split, extract)
+        cache = first_found(lambda each, make: _open(each, split, make), homes, subject, extract)
         if cache is None:
             notes.append(f"{name} is not in the explorer: no cache of {split} is there; `kdscope extract` makes one")
         elif shown and not same_images(shown[0][2], cache):

@@ -4,8 +4,9 @@ Everything is read from caches; what is missing there is extracted first, if tha
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from kdscope.run import Run
 from kdscope.sources import Subject, of_run
 
 say = logging.getLogger("kdscope").info
+
+T = TypeVar("T")
 
 MOST_IMAGES = 2000
 MOST_MODELS = 8
@@ -56,10 +59,17 @@ def explore(
     """
     if not runs:
         return None, []
-    chosen, pairs = side_by_side(subjects_of(runs, device))
+    subjects, homes = subjects_of(runs, device)
+    chosen, pairs = side_by_side(subjects)
     shown, notes = [], []
     for name, role, subject in chosen:
-        found = _open(subject, split, view, extract)
+        found = first_found(
+            lambda each, make: _open(each, split, view, make),
+            homes,
+            subject,
+            extract,
+            lambda found: found[1] is not None,
+        )
         if found is None:
             notes.append(f"{name} is not in the explorer: no cache of {split} is there; `kdscope extract` makes one")
         elif shown and not same_images(shown[0].answers, found[0]):
@@ -74,12 +84,39 @@ def explore(
     return _explorer(shown, pairs, split, view), notes
 
 
-def subjects_of(runs: Mapping[str, Run], device: str) -> list[Subject]:
-    """The runs as subjects, they and their teachers under the names that the report gives them."""
+def subjects_of(runs: Mapping[str, Run], device: str) -> tuple[list[Subject], dict[str, list[Subject]]]:
+    """The runs as subjects, they and their teachers under the names that the report gives them; and who has caches.
+
+    The second is, by the hash of its weights, each network as a run and as the teacher of others: what an analysis of
+    a student asked a teacher lies with the student.
+    """
     found = [replace(of_run(run, device), name=name) for name, run in runs.items()]
+    homes: dict[str, list[Subject]] = {}
+    for subject in (*found, *(teacher for one in found for teacher in one.teachers)):
+        if subject.weights:
+            homes.setdefault(subject.weights, []).append(subject)
     # A teacher is the run that has its weights, also where a copy of it lies elsewhere.
     same = {subject.weights: subject for subject in reversed(found) if subject.weights}
-    return [replace(one, teachers=tuple(same.get(each.weights, each) for each in one.teachers)) for one in found]
+    named = [replace(one, teachers=tuple(same.get(each.weights, each) for each in one.teachers)) for one in found]
+    return named, homes
+
+
+def first_found(
+    look: Callable[[Subject, bool], T | None],
+    homes: Mapping[str, list[Subject]],
+    subject: Subject,
+    extract: bool,
+    whole: Callable[[T], bool] = lambda found: True,
+) -> T | None:
+    """What `look(subject, whether to extract)` finds at the first home of a network where it is `whole`.
+
+    Else it is made if that is wanted, or what there is of it is taken.
+    """
+    there = [look(home, False) for home in homes.get(subject.weights or "", [subject])]
+    there = sorted((found for found in there if found is not None), key=lambda found: not whole(found))
+    if extract and not (there and whole(there[0])):
+        return look(subject, True)
+    return there[0] if there else None
 
 
 def side_by_side(subjects: Sequence[Subject]) -> tuple[list[tuple[str, str, Subject]], list[Pair]]:

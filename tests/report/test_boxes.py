@@ -68,9 +68,9 @@ def explored(monkeypatch):
     def make(**caches) -> tuple[BoxExplorer, list[str]]:
         from kdscope.report.payload import Pair
 
-        named = [(name, name, SimpleNamespace(name=name)) for name in caches]
+        named = [(name, name, SimpleNamespace(name=name, weights=name)) for name in caches]
         pairs = [Pair("student", "teacher", "alone")] if "teacher" in caches else []
-        monkeypatch.setattr(report_boxes, "subjects_of", lambda *_: [])
+        monkeypatch.setattr(report_boxes, "subjects_of", lambda *_: ([], {}))
         monkeypatch.setattr(report_boxes, "side_by_side", lambda _: (named, pairs))
         monkeypatch.setattr(report_boxes, "_open", lambda subject, *_: caches[subject.name])
         return explore_boxes({"any": None})

@@ -3,6 +3,7 @@
 import base64
 import io
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from kdscope.features.cache import FeatureCache
 from kdscope.measures.grids import pool_area
 from kdscope.measures.map_measures import ThresholdIoU
 from kdscope.measures.map_threshold import intersection_union, per_image_iou, threshold_masks
-from kdscope.report.explorer import CELLS, draw, explore
+from kdscope.report.explorer import CELLS, draw, explore, first_found
 from kdscope.report.found import find
 from kdscope.report.map_sets import MOST_BYTES, map_sets
 from kdscope.report.pixels import as_bytes, as_signed_bytes, decode, sprite
@@ -230,3 +231,20 @@ def test_caches_that_are_there_are_found_and_no_others(runs, done, tmp_path):
     assert of_run(copied["alone-seed0"]).kept("test", kind="maps") == []
     assert of_run(copied["kd-seed0"]).kept("test", kind="maps")[0].kind == "maps"
     assert of_run(copied["kd-seed0"]).kept("train", kind="maps") == []
+
+
+def test_what_a_student_asked_its_teacher_lies_with_the_student():
+    run, copy = SimpleNamespace(weights="w", there=None), SimpleNamespace(weights="w", there="answers")
+    homes, made = {"w": [run, copy]}, []
+
+    def look(subject, make):
+        made.append(make)
+        return "made" if make else subject.there
+
+    assert first_found(look, homes, run, extract=False) == "answers"
+    assert first_found(look, homes, run, extract=True) == "answers"
+    assert made == [False] * 4
+    # What is not whole is made where that is wanted, and taken as it is where not.
+    assert first_found(look, homes, run, True, whole=lambda found: found == "made") == "made"
+    assert first_found(look, homes, run, False, whole=lambda found: found == "made") == "answers"
+    assert first_found(look, {}, run, extract=False) is None
