@@ -68,7 +68,7 @@ def test_hostile_names_are_text_and_nothing_else(made_up, written, open_file):
         assert page.locator("[name=class] option").nth(k + 1).text_content() == name
     assert page.locator("img").count() == 0
     assert page.locator("[onload], [onerror], [onmouseover], [href^='javascript'], [href^='http']").count() == 0
-    assert page.locator("script").count() == 6  # three islands, plotly as text and awake, the module
+    assert page.locator("script").count() == 7  # four islands, plotly as text and awake, the module
     assert "49" not in page.text_content(".note")  # no template was filled in: {{7*7}}
     runs = page.eval_on_selector_all("#runs tbody tr", "rows => rows.map(r => r.cells[0].textContent.trim())")
     assert sorted(runs) == sorted(row["run"] for row in payload.runs.rows)
