@@ -18,6 +18,7 @@ from kdscope.data.augment import Augmentation, Parameters, View, augmentation
 from kdscope.data.chance import Chance
 from kdscope.data.geometry import windows
 from kdscope.data.samplers import check_sampler, images_per_class, order
+from kdscope.data.shares import Shares
 from kdscope.data.split import Dataset, Split
 from kdscope.errors import KDScopeError
 
@@ -57,7 +58,7 @@ def _line(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device)
     return scale, shift
 
 
-class Batches:
+class Batches(Shares):
     """The batches of a split, resident or streamed: one iterator.
 
     Args:
@@ -174,24 +175,6 @@ class Batches:
             if ((parameters[name] < 0) | (parameters[name] > largest)).any():
                 raise KDScopeError(f"a view of augmentation {self.augment_name!r} has {name} from 0 to {largest}")
         return self._make(index, -1, parameters, self.split.read(index) if self.streams else None)
-
-    def _inside(self, index: Tensor) -> Tensor:
-        """The same on the host, all in the split."""
-        index = index.cpu()
-        outside = (index < 0) | (index >= len(self.split))
-        if outside.any():
-            raise KDScopeError(
-                f"index {int(index[outside][0])} is outside split {self.split.name!r} of {len(self.split)} images"
-            )
-        return index
-
-    def _run(self) -> range:
-        """Without shuffling: the images of this rank."""
-        count, world = len(self.split), self.world_size
-        return range(count * self.rank // world, count * (self.rank + 1) // world)
-
-    def _step(self) -> int:
-        return -(-self.batch_size // self.world_size)
 
     def _parts(self, epoch: int) -> list[Tensor]:
         """The indices of each batch of this rank."""

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -93,34 +93,20 @@ class Split:
         return Split(name or self.name, self.stored, self.labels[index], masks, boxes, positions)
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Train, test and perhaps validation; `mean` and `std` are of the training pixels, in units of [0, 1]."""
-
-    name: str
-    train: Split
-    test: Split
-    validation: Split | None
-    classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+class Parts:
+    """What every dataset offers that has a name, splits (None where it has not), classes, mean and std."""
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """How many classes there are; of objects, without the background."""
         return len(self.classes)
-
-    @property
-    def image_size(self) -> int:
-        """Height of the images in pixels."""
-        return self.train.shape[-2]
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The names that `split` takes."""
         return tuple(name for name in SPLITS if getattr(self, name) is not None)
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> Any:
         """The split of that name; a KDScopeError with the nearest names for any other."""
         if name not in self.splits:
             hint = "; hold one out with validation=0.1" if name == "validation" else ""
@@ -132,6 +118,24 @@ class Dataset:
         """SHA-256 over the fingerprints of the splits, the class names and the normalisation; not the name."""
         parts = [self.classes, self.mean, self.std, [(name, self.split(name).fingerprint) for name in self.splits]]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset(Parts):
+    """Train, test and perhaps validation; `mean` and `std` are of the training pixels, in units of [0, 1]."""
+
+    name: str
+    train: Split
+    test: Split
+    validation: Split | None
+    classes: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def image_size(self) -> int:
+        """Height of the images in pixels."""
+        return self.train.shape[-2]
 
 
 def moments(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

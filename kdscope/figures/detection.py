@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdscope.figures import FIGURES
-from kdscope.figures.detection_rows import ALONE, SIZES, band, height, labels_of, last_split, lines, one_each
+from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
 from kdscope.figures.sheet import drawn
-from kdscope.figures.style import TWO_COLUMNS, Estimate, colours, interval, legend_below, marks, panels, styled
+from kdscope.figures.style import TWO_COLUMNS, Estimate, band, colours, interval, legend_below, marks, panels, styled
 
 MEAN = "0.5:0.95"
 FRAMED = {

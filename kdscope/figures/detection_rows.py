@@ -1,13 +1,12 @@
 """What the figures of detectors share: which rows of a table they show, and panels with a line of text for each."""
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from kdscope.figures.style import BAND, ROW, short_names
+from kdscope.figures.style import ROW, short_names
 
 ALONE = "floor:independent-student"
 SIZES = ("all", "small", "medium", "large")
@@ -45,13 +44,3 @@ def lines(axes: Axes, texts: Sequence[str], title: str, label: str, ticks: int =
     axes.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
     axes.set_title(title)
     axes.set_xlabel(label)
-
-
-def band(axes: Axes, row: pd.Series, at: float, colour: dict) -> None:
-    """From the floor to the ceiling, as far as they are known."""
-    known = [value for value in (row.floor, row.ceiling) if not math.isnan(value)]
-    if len(known) == 2:
-        axes.barh(at, abs(row.ceiling - row.floor), left=min(known), height=0.62, color=BAND, linewidth=0, zorder=1)
-    for side, value in (("floor", row.floor), ("ceiling", row.ceiling)):
-        if not math.isnan(value):
-            axes.plot([value] * 2, [at - 0.31, at + 0.31], color=colour[side], linewidth=1.5, zorder=2)

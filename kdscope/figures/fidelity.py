@@ -23,10 +23,10 @@ from kdscope.figures.fidelity_rows import ALONE, AXES, FEW, TAUGHT, all_seeds, l
 from kdscope.figures.fidelity_trends import against_accuracy, over_epochs
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import (
-    BAND,
     ROW,
     TWO_COLUMNS,
     Estimate,
+    band,
     colours,
     interval,
     legend_below,
@@ -96,7 +96,7 @@ def frame(main: pd.DataFrame, final: pd.DataFrame) -> Figure:
             rows = main[(main["measure"] == measure) & (main["split"] == split)]
             for row in rows.itertuples():
                 at = order.index(row.label)
-                _band(axes, row, at, colour)
+                band(axes, row, at, colour)
                 alone = final[
                     (final["measure"] == measure) & (final["split"] == split) & (final["seed"] != "all")
                     & (final["group"] == row.group) & (final["a_group"] == row.a_group)
@@ -119,15 +119,6 @@ def _rows(axes: Axes, order: list[str], title: str, label: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
     axes.set_title(title)
     axes.set_xlabel(label)
-
-
-def _band(axes: Axes, row: pd.Series, at: int, colour: dict) -> None:
-    known = [value for value in (row.floor, row.ceiling) if not math.isnan(value)]
-    if len(known) == 2:
-        axes.barh(at, abs(row.ceiling - row.floor), left=min(known), height=0.62, color=BAND, linewidth=0, zorder=1)
-    for side, value in (("floor", row.floor), ("ceiling", row.ceiling)):
-        if not math.isnan(value):
-            axes.plot([value] * 2, [at - 0.31, at + 0.31], color=colour[side], linewidth=1.5, zorder=2)
 
 
 def _legend(figure: Figure, main: pd.DataFrame, colour: dict) -> None:

@@ -202,3 +202,13 @@ def interval(axes: Axes, row: Any, at: float, *, upright: bool = False, **option
     ends = [[max(0.0, row.value - row.ci_low)], [max(0.0, row.ci_high - row.value)]]
     place = {"x": [at], "y": [row.value], "yerr": ends} if upright else {"x": [row.value], "y": [at], "xerr": ends}
     axes.errorbar(**place, **{"fmt": "o", "markersize": 4, "elinewidth": 1.0, "capsize": 0, **options})
+
+
+def band(axes: Axes, row: pd.Series, at: float, colour: dict) -> None:
+    """From the floor to the ceiling, as far as they are known."""
+    known = [value for value in (row.floor, row.ceiling) if not math.isnan(value)]
+    if len(known) == 2:
+        axes.barh(at, abs(row.ceiling - row.floor), left=min(known), height=0.62, color=BAND, linewidth=0, zorder=1)
+    for side, value in (("floor", row.floor), ("ceiling", row.ceiling)):
+        if not math.isnan(value):
+            axes.plot([value] * 2, [at - 0.31, at + 0.31], color=colour[side], linewidth=1.5, zorder=2)

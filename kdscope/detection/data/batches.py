@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdscope.data.batches import read_ahead
 from kdscope.data.chance import Chance, permutation
+from kdscope.data.shares import Shares
 from kdscope.detection.data.record import DetectionSplit, Objects
 from kdscope.errors import KDScopeError
 
@@ -32,7 +33,7 @@ class Scenes(NamedTuple):
     index: Tensor
 
 
-class DetectionBatches:
+class DetectionBatches(Shares):
     """The batches of a split, resident or streamed: one iterator.
 
     Args:
@@ -112,21 +113,8 @@ class DetectionBatches:
 
     def batch(self, index: Tensor, epoch: int = 0) -> Scenes:
         """The images at `index` (int64 [B], any device) as `epoch` shows them: any can be made again."""
-        index = index.cpu()
-        outside = (index < 0) | (index >= len(self.split))
-        if outside.any():
-            raise KDScopeError(
-                f"index {int(index[outside][0])} is outside split {self.split.name!r} of {len(self.split)} images"
-            )
+        index = self._inside(index)
         return self._make(index, epoch, self.split.read(index) if self.split.decodes else self._gather(index))
-
-    def _run(self) -> range:
-        """Without shuffling: the images of this rank."""
-        count, world = len(self.split), self.world_size
-        return range(count * self.rank // world, count * (self.rank + 1) // world)
-
-    def _step(self) -> int:
-        return -(-self.batch_size // self.world_size)
 
     def _parts(self, epoch: int) -> list[Tensor]:
         """The indices of each batch of this rank, on the host."""

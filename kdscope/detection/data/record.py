@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from kdscope.data.chance import permutation
-from kdscope.errors import KDScopeError, unknown
+from kdscope.data.split import Parts
+from kdscope.errors import KDScopeError
 
 if TYPE_CHECKING:
     from kdscope.detection.data.image_files import DetectionImages
@@ -171,7 +172,7 @@ class DetectionSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionDataset:
+class DetectionDataset(Parts):
     """Train, test and perhaps validation.
 
     Attributes:
@@ -192,29 +193,6 @@ class DetectionDataset:
     std: tuple[float, float, float]
     validation: DetectionSplit | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are, the background not among them."""
-        return len(self.classes)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names that `split` takes."""
-        return tuple(name for name in SPLITS if getattr(self, name) is not None)
-
-    def split(self, name: str) -> DetectionSplit:
-        """The split of that name; a KDScopeError with the nearest names for any other."""
-        if name not in self.splits:
-            hint = "; hold one out with validation=0.1" if name == "validation" else ""
-            raise KDScopeError(f"{unknown('split', name, self.splits, where=f'dataset {self.name}')}{hint}")
-        return getattr(self, name)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over the fingerprints of the splits, the class names and the normalisation; not the name."""
-        parts = [self.classes, self.mean, self.std, [(name, self.split(name).fingerprint) for name in self.splits]]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def box_area(boxes: Tensor) -> Tensor:

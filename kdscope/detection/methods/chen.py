@@ -14,8 +14,15 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
-from kdscope.detection.methods.rows import background_of, check_heads, class_deltas, heads_of, row_weights, targets_of
-from kdscope.detection.methods.term import DetectionTerm
+from kdscope.detection.methods.rows import (
+    RowTerm,
+    background_of,
+    check_heads,
+    class_deltas,
+    heads_of,
+    row_weights,
+    targets_of,
+)
 from kdscope.errors import unknown
 from kdscope.methods.checks import positive, weight
 from kdscope.methods.shapes import exact
@@ -88,7 +95,7 @@ def bounded_regression(
     return torch.where(worse, error.square().sum(1), 0.0)
 
 
-class SoftClass(DetectionTerm):
+class SoftClass(RowTerm):
     """The soft cross-entropy of each head, averaged over the rows that the detector's own loss counts.
 
     Args:
@@ -106,9 +113,6 @@ class SoftClass(DetectionTerm):
         self.background_rows = positive(self.name, "background_rows", background_rows)
         self.heads = check_heads(self.name, heads)
 
-    def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
-
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
     ) -> dict[str, Tensor]:
@@ -121,7 +125,7 @@ class SoftClass(DetectionTerm):
         return losses
 
 
-class BoundedBox(DetectionTerm):
+class BoundedBox(RowTerm):
     """The teacher-bounded regression of each head: the sum over rows with an object, over the detector's own number.
 
     Args:
@@ -139,9 +143,6 @@ class BoundedBox(DetectionTerm):
             raise unknown("kind", str(kind), KINDS, f"term {self.name!r}")
         self.margin, self.kind = weight(self.name, "margin", margin), kind
         self.heads = check_heads(self.name, heads)
-
-    def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch

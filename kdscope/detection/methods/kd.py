@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
-from kdscope.detection.methods.rows import background_of, check_heads, heads_of, row_weights, targets_of
-from kdscope.detection.methods.term import DetectionTerm
+from kdscope.detection.methods.rows import RowTerm, background_of, check_heads, heads_of, row_weights, targets_of
 from kdscope.methods.checks import positive
 from kdscope.methods.kd import kd_loss
 from kdscope.methods.shapes import exact
@@ -38,7 +37,7 @@ def row_kd_loss(
     return len(student) * kd_loss(student, teacher, temperature)
 
 
-class DetectionKD(DetectionTerm):
+class DetectionKD(RowTerm):
     """The soft loss of each head, averaged over the rows that the detector's own loss counts.
 
     At T = 1 it has the gradient of Chen's soft cross-entropy with w_0 = 1.
@@ -57,9 +56,6 @@ class DetectionKD(DetectionTerm):
         self.temperature = positive(self.name, "temperature", temperature)
         self.background_rows = positive(self.name, "background_rows", background_rows)
         self.heads = check_heads(self.name, heads)
-
-    def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch

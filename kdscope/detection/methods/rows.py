@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.methods.term import DetectionTerm
 from kdscope.errors import KDScopeError
 
 HEADS = ("dense", "rpn", "roi")
@@ -91,3 +92,12 @@ def class_deltas(rows: Rows, labels: Tensor) -> Tensor:
         return rows.deltas
     chosen = labels.clamp(min=0).view(-1, 1, 1).expand(-1, 1, rows.deltas.shape[2])
     return rows.deltas.gather(1, chosen).squeeze(1)
+
+
+class RowTerm(DetectionTerm):
+    """Base of the terms that compare what heads say of shared rows: one part for each of its `heads` (none is all)."""
+
+    heads: tuple[str, ...] = ()
+
+    def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
+        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
