@@ -1,0 +1,116 @@
+"""What all adapters share: the frame of a batch, maps by stride, and what a step of training gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torchvision.models.detection.image_list import ImageList
+
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.errors import KDScopeError
+
+Targets = list[dict[str, Tensor]]
+LARGE = 1024  # side of the image that strides are read from: a multiple of any of them
+POOLED = "pool"  # the level that `LastLevelMaxPool` adds: a copy of another at half its resolution
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the student says of a batch while it is being trained.
+
+    Attributes:
+        features: maps, rows and losses.
+        batch: the batch, with what the ground truth says of the rows.
+        proposals: of each image [n, 4] in pixels of the padded frame: the rows of "roi".
+    """
+
+    features: DetectionFeatures
+    batch: DetectionBatch
+    proposals: list[Tensor] = field(default_factory=list)
+
+
+class Adapter:
+    """Base: the shared frame and the maps. `heads` names the rows that the detector can be asked for.
+
+    Attributes:
+        detector: the network; it stays what it was, and holds nothing of the adapter.
+        strides: of each output of the backbone, by its key; without the max-pooled level.
+    """
+
+    heads: tuple[str, ...] = ()
+
+    def __init__(self, detector: nn.Module):
+        self.detector = detector
+        self.strides = self._strides()
+
+    def frame(self, images: Tensor | Sequence[Tensor], targets: Targets, index: Tensor) -> DetectionBatch:
+        """Images in [0, 1] and their boxes after the detector's own transform, which may draw a size by chance."""
+        shown, moved = self.detector.transform(
+            list(images), [{key: target[key] for key in ("boxes", "labels")} for target in targets]
+        )
+        boxes, labels = (tuple(target[key] for target in moved) for key in ("boxes", "labels"))
+        return DetectionBatch(shown.tensors, tuple(shown.image_sizes), boxes, labels, index)
+
+    def learn(self, batch: DetectionBatch) -> Step:
+        """One pass with gradients: losses, maps, rows, and what the ground truth says of the rows."""
+        raise NotImplementedError
+
+    def look(
+        self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
+    ) -> DetectionFeatures:
+        """Maps, and the rows of `heads` alone: those of "roi" are `proposals`. Nothing is decoded or suppressed."""
+        raise NotImplementedError
+
+    def anchors(self, batch: DetectionBatch) -> Tensor:
+        """The anchors of the first image of a batch, [A, 4] in pixels of the padded frame; a user's has none."""
+        return batch.images.new_zeros(0, 4)
+
+    def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """All outputs of the backbone and the neck, by its own keys: what `detections` goes on from."""
+        features = self.detector.backbone(batch.images)
+        return {"0": features} if isinstance(features, Tensor) else features
+
+    def detections(
+        self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
+    ) -> Targets:
+        """What the heads find in `features`, in eval mode: as the detector's own forward pass, from its middle on.
+
+        `originals` are (height, width) of the images before the transform, in whose pixels boxes are told.
+        """
+        raise KDScopeError(f"a {type(self.detector).__name__} gives features alone: nothing can be detected from them")
+
+    def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
+        """The levels among the outputs of the backbone, by stride, finest first, float32."""
+        return {stride: features[key].float() for key, stride in self.strides.items()}
+
+    @torch.no_grad()
+    def _levels(self, batch: DetectionBatch) -> list[Tensor]:
+        """The outputs of the backbone, whose shapes anchors follow; no batch statistic moves for them."""
+        modes = {module: module.training for module in self.detector.modules()}
+        self.detector.eval()
+        levels = list(self.features(batch).values())
+        for module, training in modes.items():
+            module.training = training
+        return levels
+
+    def _strides(self) -> dict[str, int]:
+        """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""
+        backbone = self.detector.backbone
+        state = {name: value.to("meta") for name, value in backbone.state_dict(keep_vars=True).items()}
+        mode = backbone.training
+        with torch.no_grad():
+            features = functional_call(backbone.eval(), state, (torch.empty(1, 3, LARGE, LARGE, device="meta"),))
+        backbone.train(mode)
+        features = {"0": features} if isinstance(features, Tensor) else features
+        found = {LARGE // value.shape[-1]: key for key, value in features.items() if key != POOLED}
+        return {key: stride for stride, key in sorted(found.items())}
+
+
+def targets_of(batch: DetectionBatch) -> Targets:
+    return [{"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)]
+
+
+def image_list(batch: DetectionBatch) -> ImageList:
+    return ImageList(batch.images, list(batch.sizes))

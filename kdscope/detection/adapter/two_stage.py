@@ -1,0 +1,105 @@
+"""Two-stage detectors of torchvision: Faster R-CNN, in any of its forms with boxes alone."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import detection as zoo
+
+from kdscope.detection.adapter.base import Adapter, Step, Targets, image_list, targets_of
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+
+
+class TwoStage(Adapter):
+    """Faster R-CNN: "rpn" are its anchors, "roi" the proposals that its second stage sampled for training."""
+
+    heads = ("rpn", "roi")
+
+    def learn(self, batch: DetectionBatch) -> Step:
+        detector, targets = self.detector, targets_of(batch)
+        features = self.features(batch)
+        rpn, proposals, rpn_goals, rpn_losses = self._propose(batch, features, targets)
+        proposals, _, labels, deltas = detector.roi_heads.select_training_samples(proposals, targets)
+        logits, boxes = self._ask(batch, features, proposals)
+        losses = dict(
+            zip(
+                ("loss_classifier", "loss_box_reg"),
+                zoo.roi_heads.fastrcnn_loss(logits, boxes, labels, deltas),
+                strict=True,
+            )
+        )
+        labels = torch.cat(labels)
+        weights = tuple(detector.roi_heads.box_coder.weights)
+        every = torch.ones_like(labels, dtype=torch.bool)
+        roi_goals = RowTargets(labels, _positive(deltas, labels), every, "softmax", weights, float(len(labels)))
+        rows = {"rpn": rpn, "roi": _roi_rows(logits, boxes)}
+        said = DetectionFeatures(self.maps(features), rows, losses | rpn_losses)
+        return Step(said, replace(batch, targets={"rpn": rpn_goals, "roi": roi_goals}), proposals)
+
+    def look(
+        self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
+    ) -> DetectionFeatures:
+        features, rows = self.features(batch), {}
+        if "rpn" in heads:
+            objectness, deltas = zoo.rpn.concat_box_prediction_layers(*self.detector.rpn.head([*features.values()]))
+            rows["rpn"] = Rows(objectness.float(), deltas.float())
+        if "roi" in heads:
+            rows["roi"] = _roi_rows(*self._ask(batch, features, list(proposals)))
+        return DetectionFeatures(self.maps(features), rows)
+
+    def anchors(self, batch: DetectionBatch) -> Tensor:
+        return self.detector.rpn.anchor_generator(image_list(batch), self._levels(batch))[0]
+
+    def detections(
+        self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
+    ) -> Targets:
+        proposals, _ = self.detector.rpn(image_list(batch), features)
+        found, _ = self.detector.roi_heads(features, proposals, list(batch.sizes))
+        return self.detector.transform.postprocess(found, list(batch.sizes), list(originals))
+
+    def _propose(
+        self, batch: DetectionBatch, features: dict[str, Tensor], targets: Targets
+    ) -> tuple[Rows, list[Tensor], RowTargets, dict[str, Tensor]]:
+        """The first stage: its rows, the proposals that are left, its targets and its losses."""
+        rpn, levels = self.detector.rpn, list(features.values())
+        objectness, deltas = rpn.head(levels)
+        counts = [level[0].numel() for level in objectness]
+        anchors = rpn.anchor_generator(image_list(batch), levels)
+        objectness, deltas = zoo.rpn.concat_box_prediction_layers(objectness, deltas)
+        boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+        proposals, _ = rpn.filter_proposals(boxes, objectness, batch.sizes, counts)
+        labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
+        goals = torch.cat(rpn.box_coder.encode(matched, anchors))
+        positive, negative = (
+            torch.where(torch.cat(chosen))[0] for chosen in rpn.fg_bg_sampler(labels)
+        )  # drawn here, so that the teacher can be asked about these very rows
+        chosen, labels = torch.cat([positive, negative]), torch.cat(labels)
+        losses = {
+            "loss_objectness": nn.functional.binary_cross_entropy_with_logits(
+                objectness.flatten()[chosen], labels[chosen]
+            ),
+            "loss_rpn_box_reg": nn.functional.smooth_l1_loss(
+                deltas[positive], goals[positive], beta=1 / 9, reduction="sum"
+            )
+            / len(chosen),
+        }
+        sampled = torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, chosen, True)
+        weights = tuple(rpn.box_coder.weights)
+        known = RowTargets(labels.long(), _positive([goals], labels), sampled, "sigmoid", weights, float(len(chosen)))
+        return Rows(objectness.float(), deltas.float()), proposals, known, losses
+
+    def _ask(
+        self, batch: DetectionBatch, features: dict[str, Tensor], proposals: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        heads = self.detector.roi_heads
+        return heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, list(batch.sizes))))
+
+
+def _positive(deltas: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Targets of rows with an object; of the others zero, for the logarithm of no box's size is infinite."""
+    return torch.where((labels > 0)[:, None], torch.cat(list(deltas)).float(), 0)
+
+
+def _roi_rows(logits: Tensor, deltas: Tensor) -> Rows:
+    return Rows(logits.float(), deltas.view(len(deltas), -1, 4).float())
