@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,17 @@ from kdscope.features.cache import FeatureCache
 EVERY = "all"
 SIZES = REGIONS[:3]
 BOUNDS = tuple(end for _, end in list(RELATIVE_AREAS.ranges.values())[:2])  # shares of an image's area
+
+Maps = Mapping[tuple, Mapping[int, np.ndarray]]  # of each network, by the key of its party, and then by stride
+
+
+class Cell(NamedTuple):
+    """What a number is of: a measure, a level ("" for the mean of all), a size of objects, a region."""
+
+    measure: str
+    layer: str
+    area: str
+    region: str
 
 
 @dataclass(frozen=True)
@@ -78,3 +90,17 @@ def attention_of(cache: FeatureCache, stride: int, grid: Grid, temperature: floa
     logits = np.where(valid, mean / temperature, -np.inf)
     power = np.exp(logits - logits.max(axis=(1, 2), keepdims=True))
     return valid.sum(axis=(1, 2), keepdims=True) * power / power.sum(axis=(1, 2), keepdims=True)
+
+
+def with_mean(values: Mapping[Cell, np.ndarray]) -> dict[Cell, np.ndarray]:
+    """And of all levels the mean, image by image, over those where it is defined."""
+    cells: dict[Cell, list[np.ndarray]] = {}
+    for cell, each in values.items():
+        cells.setdefault(cell._replace(layer=""), []).append(each)
+    means = {}
+    for cell, each in cells.items():
+        stack = np.stack(each)
+        known = ~np.isnan(stack)
+        with np.errstate(invalid="ignore"):
+            means[cell] = np.where(known, stack, 0.0).sum(axis=0) / known.sum(axis=0)
+    return means | dict(values)

@@ -1,0 +1,99 @@
+"""Two networks beside each other: the rows of `detection-attention` on gaps of attention and errors of features."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdscope.analyses.cast import Cast, Party
+from kdscope.analyses.compare import Finding, in_frames, over_groups
+from kdscope.analyses.detection_agreement import compared_pairs
+from kdscope.analyses.detection_dense import PAIRS, beside
+from kdscope.analyses.detection_maps import EVERY, Cell, Grid, Maps, with_mean
+from kdscope.analyses.detection_views import as_result
+from kdscope.detection.measures.attention_gap import attention_gap
+from kdscope.detection.measures.feature_error import REGIONS, by_region, feature_error
+from kdscope.detection.measures.resampling import Score, image_weights
+from kdscope.errors import KDScopeError
+from kdscope.measures.result import Result
+
+GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
+ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
+DIRECTIONS = {
+    **{"gap-foreground": "lower", "gap-background": "lower", "gap-ratio": "none", "attention-overlap": "higher"},
+    **{"error-share": "none", "error-density": "none", "normalised-error": "lower", "level-share": "none"},
+}
+
+
+def pair_findings(
+    roles: Cast, maps: Maps, grids: Mapping[int, Grid], split: str, confidence: float
+) -> tuple[list[tuple[Cell, Finding, str]], list[str]]:
+    """Gaps of attention and errors of features of each pair and control."""
+    every = [pair for pair in compared_pairs(roles) if pair.pair in PAIRS]
+    measured: dict[tuple, dict[Cell, Result]] = {}
+    notes: list[str] = []
+    for pair in every:
+        a, b = (maps.get(Party(party.subjects).key) for party in (pair.a, pair.b))
+        if a is None or b is None:
+            continue
+        values = gaps(a, b, grids)
+        try:
+            values |= errors(beside(pair, split), grids)
+        except KDScopeError as error:
+            notes.append(f"features of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
+        measured[pair.key] = {cell: as_result(cell.measure, each, confidence) for cell, each in values.items()}
+        measured[pair.key] |= ratios(values, confidence)
+    found = []
+    for cell in dict.fromkeys(cell for results in measured.values() for cell in results):
+        of_cell = {pair: {cell: results[cell]} for pair, results in measured.items() if cell in results}
+        framed = in_frames(every, of_cell, confidence, DIRECTIONS)
+        found += [(cell, finding, str(finding.pair.b.seed)) for finding in framed]
+        found += [(cell, finding, "all") for finding in over_groups(framed, confidence)]
+    return found, notes
+
+
+def gaps(a: Mapping[int, np.ndarray], b: Mapping[int, np.ndarray], grids: Mapping[int, Grid]) -> dict[Cell, np.ndarray]:
+    """How far the attention of two networks is apart, on objects and elsewhere."""
+    values: dict[Cell, np.ndarray] = {}
+    for stride, grid in grids.items():
+        for area in (EVERY, *grid.sizes):
+            found = attention_gap(a[stride], b[stride], *grid.objects(area))
+            for measure, column in GAP.items():
+                values[Cell(measure, f"stride {stride}", area, "")] = getattr(found, column)
+    return with_mean(values)
+
+
+def ratios(values: Mapping[Cell, np.ndarray], confidence: float = 0.95) -> dict[Cell, Result]:
+    """The mean gap on objects over the mean gap elsewhere: a mean of ratios would be that of a few images."""
+    found = {}
+    for cell, above in values.items():
+        if cell.measure == "gap-foreground":
+            both = above, values[cell._replace(measure="gap-background")]
+            there = ~np.isnan(both[0]) & ~np.isnan(both[1])
+            weights = image_weights(int(there.sum())) if there.sum() > 1 else np.zeros((0, int(there.sum())))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                draws = (weights @ both[0][there]) / (weights @ both[1][there])
+                value = both[0][there].sum() / both[1][there].sum()
+            low, high = Score(float(value), draws).interval(confidence)
+            found[cell._replace(measure="gap-ratio")] = Result(
+                "gap-ratio", float(value), None, int(there.sum()), low, high, source="Yang et al., CVPR 2022"
+            )
+    return found
+
+
+def errors(cache: Any, grids: Mapping[int, Grid]) -> dict[Cell, np.ndarray]:
+    """The error of features by region, at each level, and the share that each level has of all of it."""
+    values: dict[Cell, np.ndarray] = {}
+    total: dict[str, np.ndarray] = {}
+    for stride in [stride for stride in cache.identity["strides"] if stride in grids]:
+        error, energy = (np.asarray(cache.array(f"{name}/{stride}")[:], np.float64) for name in ("error", "energy"))
+        region = grids[stride].region[cache.index] if len(cache) != len(grids[stride].region) else grids[stride].region
+        found, layer = feature_error(error, energy, region), f"stride {stride}"
+        for measure, column in ERROR.items():
+            for k, name in enumerate(REGIONS):
+                values[Cell(measure, layer, EVERY, name)] = getattr(found, column)[:, k]
+        total[layer] = by_region(error, region, len(REGIONS)).sum(axis=1)
+    values = with_mean(values)
+    whole = sum(total.values())
+    with np.errstate(invalid="ignore"):
+        return values | {Cell("level-share", layer, EVERY, ""): part / whole for layer, part in total.items()}
