@@ -1,11 +1,9 @@
-"""What is known of a detector's run beside its weights: its caches, its adapters, and its detections as COCO JSON."""
+"""What is known of a detector's run beside its weights: its caches, and its detections as COCO JSON."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from kdscope.detection.data import DetectionDataset, load
@@ -15,6 +13,7 @@ from kdscope.detection.measures.found import Found
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
 from kdscope.detection.results import write_results
+from kdscope.detection.trained_adapters import adapters_of
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan
@@ -100,30 +99,3 @@ def found_in(cache: FeatureCache) -> list[Found]:
     boxes, scores, labels = (np.asarray(cache.array(f"detections/{name}")) for name in ("boxes", "scores", "labels"))
     counts = (scores >= 0).sum(1)
     return [Found.of(b[:n], s[:n], k[:n]) for b, s, k, n in zip(boxes, scores, labels, counts, strict=True)]
-
-
-def adapters_of(run: Run) -> dict[int, nn.Module]:
-    """The convolutions that bring the student's maps to the teacher's width, by stride, as the run trained them.
-
-    They are those of the end of the training. Of several terms with levels the first has the say; none where no term
-    compares maps, or where all widths are equal.
-    """
-    path = run.path / "checkpoints" / "last.safetensors"
-    found: dict[str, dict[str, torch.Tensor]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (it is no mapping)
-                before, adapters, after = key.partition(".levels.adapters.")
-                if adapters and before.startswith("objective.terms."):
-                    found.setdefault(before, {})[after] = file.get_tensor(key)
-    except (SafetensorError, OSError) as error:
-        raise KDScopeError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    state = next(iter(found.values()), {})
-    made: dict[int, nn.Module] = {}
-    for name, weight in state.items():
-        if name.endswith(".weight"):
-            stride = name.removesuffix(".weight")
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-            layer.load_state_dict({"weight": weight, "bias": state[f"{stride}.bias"]})
-            made[int(stride)] = layer.eval()
-    return dict(sorted(made.items()))

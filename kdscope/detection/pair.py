@@ -14,10 +14,14 @@ A cache of kind "pair", on the student's frame; N images, maps of each stride th
     logits             float32 [N, 1]     the error over the energy, both summed over all strides
 
 HEAD is "dense" of one-stage detectors, "rpn" and "roi" of two-stage ones; those whose anchors or classes differ are
-left out. The identity says `strides`, `heads` (of each, "softmax" or "sigmoid"), and the `teacher` by its weights.
+left out. The identity says `frame` (height, width), `strides`, `heads` (of each, "softmax" or "sigmoid"), and the
+`teacher` and the `adapters` by their weights. Two-stage detectors sample proposals by chance: here from a generator
+that the image's position in the split seeds, so that what is kept of an image is its own affair.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from kdscope.detection.data import DetectionDataset, DetectionSplit
 from kdscope.detection.extract import about, checked, strides_in, told
 from kdscope.detection.frames import Framed, Frames, frame_of
 from kdscope.detection.methods.rows import class_deltas
+from kdscope.detection.trained_adapters import hash_of
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan
@@ -36,6 +41,10 @@ from kdscope.features.produce import Producer, extract_arrays
 from kdscope.models import weights_hash
 
 ROWS = 256  # of an image and a head
+
+
+class NothingShared(KDScopeError):
+    """Two detectors of which no map can be compared."""
 
 
 class PairProducer(Producer):
@@ -58,8 +67,7 @@ class PairProducer(Producer):
         self._heads: dict[str, str] = {}
 
     def __call__(self, batch: Framed) -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]):  # two-stage detectors sample their rows by chance
-            torch.manual_seed(int(batch.index[0]))
+        with drawn_by_image(self.student.detector, batch.index.tolist()):
             step = self.student.learn(batch.frame)
         both = [head for head in self.student.heads if head in self._teacher.heads]
         theirs = self._teacher.look(step.batch, both, step.proposals)
@@ -102,7 +110,7 @@ class PairProducer(Producer):
                 errors[stride] = (teacher - student).square().sum(1)
                 energies[stride] = teacher.square().sum(1)
         if not errors:
-            raise KDScopeError(
+            raise NothingShared(
                 "no map of the student can be compared with the teacher's: other strides or widths, and no adapter; "
                 "a run of fgd, mimicry or chen2017 has one"
             )
@@ -134,6 +142,32 @@ def chosen_rows(labels: Tensor, lengths: list[int], most: int) -> Tensor:
         row[: len(objects) + count] = torch.cat([objects, spread]) + start
         start += length
     return kept
+
+
+@contextlib.contextmanager
+def drawn_by_image(detector: nn.Module, index: Sequence[int]) -> Iterator[None]:
+    """While it lasts, a two-stage detector samples rows of each image from a generator of its own, seeded by `index`.
+
+    No generator of the process moves, and the draws are the same on every device.
+    """
+    owners = [part for part in (getattr(detector, name, None) for name in ("rpn", "roi_heads")) if part is not None]
+    known = [owner.fg_bg_sampler for owner in owners]
+
+    def of_each(sampler: Callable[..., Any], labels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        drawn: list[Any] = []
+        for seed, own in zip(index, labels, strict=True):
+            torch.default_generator.manual_seed(seed)
+            drawn.append(tuple(part.to(own.device) for (part,) in sampler([own.cpu()])))
+        return [positive for positive, _ in drawn], [negative for _, negative in drawn]
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            for owner, sampler in zip(owners, known, strict=True):
+                owner.fg_bg_sampler = partial(of_each, sampler)
+            yield
+        finally:
+            for owner, sampler in zip(owners, known, strict=True):
+                owner.fg_bg_sampler = sampler
 
 
 def _same_anchors(head: str, ours: Adapter, theirs: Adapter, batch: Framed) -> bool:
@@ -180,9 +214,10 @@ def extract_beside(
     options: Mapping[str, Any],
 ) -> FeatureCache | Plan:
     """Run `producer` over a split in the student's frame, with the other networks on the device for as long."""
-    job, mode, adapter = checked(options), student.training, adapt(student)
+    mode, adapter = student.training, adapt(student)
     frame = frame_of(student.eval().transform, part.sizes)
     student.train(mode)
+    job = checked({**options, "identity": {**(options.get("identity") or {}), "frame": list(frame)}})
     origins = [next((p.device for p in network.parameters()), None) for network in others]
     for network in others:
         network.to(job.device).eval()
@@ -195,8 +230,3 @@ def extract_beside(
     finally:
         for network, origin in zip(others, origins, strict=True):
             network.to(origin)
-
-
-def hash_of(adapters: Mapping[int, nn.Module]) -> str:
-    """The hash of the weights of all adapters."""
-    return weights_hash({f"{s}.{key}": value for s, f in adapters.items() for key, value in f.state_dict().items()})

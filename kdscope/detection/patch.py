@@ -10,7 +10,7 @@ rest) or the strides of the pyramid. On the frame of the student; N images, M pl
     truth/*, frame/*, labels, index                as there
     logits             float32 [N, C]              of the teacher's own maps: largest score of a detection of each class
 
-The identity says `parts`, and the `teacher` and the `adapters` by their weights.
+The identity says `parts`, the `frame`, and the `teacher` and the `adapters` by their weights.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,8 @@ from kdscope.detection.frames import Framed, original_sizes
 from kdscope.detection.measures.feature_error import REGIONS
 from kdscope.detection.measures.regions import regions
 from kdscope.detection.measures.shapley import subsets
-from kdscope.detection.pair import extract_beside, hash_of
+from kdscope.detection.pair import extract_beside
+from kdscope.detection.trained_adapters import hash_of
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan

@@ -54,16 +54,17 @@ def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair
     Raises:
         KDScopeError: a bare cache; maps that cannot be compared.
     """
-    from kdscope.detection.cached import adapters_of
     from kdscope.detection.evaluate import most_of
     from kdscope.detection.pair import extract_pair
     from kdscope.detection.patch import extract_patched
+    from kdscope.detection.trained_adapters import adapters_of, hash_of
 
     for subject in (student, teacher):
         if subject.load is None:
             raise KDScopeError(f"{subject.name} is a cache; two detectors can be compared map by map only as runs")
     dataset = _dataset(student)
     own = any(teacher.weights is not None and t.weights == teacher.weights for t in student.teachers[:1])
+    adapters = adapters_of(Run(student.folder.parent)) if own and not student.prefix else {}
     stem = f"{student.prefix}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
     limit = some_images(len(dataset.split(split)))
     paths = [student.folder / f"{stem}.kdcache"]
@@ -71,14 +72,13 @@ def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair
 
     def make() -> FeatureCache:
         network, other = student.load(), teacher.load()
-        options = _options(student, network) | {"limit": limit}
-        options["adapters"] = adapters_of(Run(student.folder.parent)) if own and not student.prefix else {}
+        options = _options(student, network) | {"limit": limit, "adapters": adapters}
         if kind == "pair":
             return extract_pair(network, other, dataset, split, paths[-1], **options)
         options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
         return extract_patched(network, other, dataset, split, paths[-1], **options)
 
-    wanted = {"kind": kind, "weights": student.weights, "teacher": teacher.weights}
+    wanted = {"kind": kind, "weights": student.weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
     return _kept(student, split, paths, wanted, make)
 
 

@@ -3,6 +3,7 @@
 import copy
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
+from kdscope.detection.probe import check_probe, check_probed, write_probe
 from kdscope.detection.start import load_start
+from kdscope.detection.trained_adapters import keep_adapters
 from kdscope.errors import KDScopeError, unknown
 from kdscope.models import load_weights, weights_hash
 from kdscope.run import Run, load_data, load_teacher
@@ -93,8 +96,7 @@ class Detection:
             raise KDScopeError(f"dataset {config.data.name!r} has its folder in its name; leave out root and download")
         if config.data.sampler != "uniform":
             raise KDScopeError(f"sampler {config.data.sampler!r} draws by class; the images of a detector have many")
-        if config.probe_every:
-            raise KDScopeError("probes are for classifiers; leave out --probe-every, and extract when it is trained")
+        check_probe(config)
         if config.compile:
             raise KDScopeError("--compile is for classifiers: what a detector does depends on what is in an image")
         if len(config.teachers) > 1:
@@ -118,6 +120,7 @@ class Detection:
             config = config.model_copy(update={"teachers": tuple(known)})
         torch.manual_seed(config.seed)
         student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
+        check_probed(config, student)
         if config.model.checkpoint is not None and not begun:
             load_start(student, config.model.checkpoint)
         objective = DetectionObjective(config.terms, bool(teachers))
@@ -178,7 +181,10 @@ class Detection:
         return scored(found, batches.split, batches.dataset.num_classes, index, most)
 
     def probe(self, run: Run, fabric: Fabric, dataset: DetectionDataset, learner: DetectionLearner, epoch: int) -> None:
-        """No probes."""
+        write_probe(run, fabric, dataset, learner, epoch)
+
+    def keep_best(self, learner: DetectionLearner, folder: Path) -> None:
+        keep_adapters(learner.objective, folder)
 
     def told(self, summary: Mapping[str, Any]) -> str:
         return f"test AP {100 * summary['test_ap']:.1f}, AP50 {100 * summary['test_ap50']:.1f}"

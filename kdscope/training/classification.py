@@ -1,6 +1,7 @@
 """Classification, as the engine sees it: accuracy, cross-entropy, and batches of labelled images."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -112,6 +113,9 @@ class Classification:
 
     def probe(self, run: Run, fabric: Fabric, dataset: Dataset, learner: Learner, epoch: int) -> None:
         write_probe(run, fabric, dataset, learner, epoch)
+
+    def keep_best(self, learner: Learner, folder: Path) -> None:
+        """Nothing: no analysis of a classifier asks for what its terms trained."""
 
     def told(self, summary: Mapping[str, Any]) -> str:
         return f"test accuracy {100 * summary['test_accuracy']:.2f} %"

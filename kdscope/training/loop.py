@@ -179,6 +179,7 @@ def keep_best(session: Session, row: dict[str, Any]) -> None:
         progress.best = {"epoch": row["epoch"], "score": score}
         if session.fabric.is_global_zero:
             models.save_weights(session.checkpoint.with_name("best.safetensors"), session.learner.student)
+            session.task.keep_best(session.learner, session.checkpoint.parent)
 
 
 def finish(run: Run, learner: Learner, progress: Progress) -> None:

@@ -6,13 +6,16 @@ resumed leaves what an uninterrupted one does.
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kdscope import models
+from kdscope.config import Config
 from kdscope.data import Dataset, Split
 from kdscope.features.kinds import extract_kind
 from kdscope.features.manifest import manifest_of
@@ -39,11 +42,26 @@ def probe_path(run: Run, epoch: int, split: str, kind: str = "features") -> Path
     return run.path / "features" / f"probe-epoch-{epoch:04d}-{split}{end}.kdcache"
 
 
+def due(config: Config, epoch: int) -> bool:
+    """Whether a probe is due after `epoch` epochs: before the first, every so many, and at the end.
+
+    >>> [epoch for epoch in range(6) if due(Config(epochs=5, probe_every=2), epoch)]
+    [0, 2, 4, 5]
+    """
+    return config.probe_every > 0 and (epoch % config.probe_every == 0 or epoch == config.epochs)
+
+
+def remove_other(path: Path, identity: Mapping[str, Any]) -> None:
+    """Remove the probe at `path` that a stopped run left, if it was made from something else than `identity` says."""
+    manifest = manifest_of(path)
+    if manifest is not None and any(manifest["identity"].get(name) != value for name, value in identity.items()):
+        shutil.rmtree(path)
+
+
 def write_probe(run: Run, fabric: Fabric, dataset: Dataset, learner: Learner, epoch: int) -> None:
     """Look at the probe set with the student as it is after `epoch` epochs, if a probe is due then."""
     config = run.config
-    every = config.probe_every
-    if not every or (epoch % every and epoch != config.epochs):
+    if not due(config, epoch):
         return
     # A compiled network does not see hooks that come and go.
     with torch.compiler.set_stance("force_eager"):
@@ -75,7 +93,5 @@ def _write_cache(
     path = probe_path(run, epoch, name, kind)
     identity = {"model": run.config.model.name, "run": run.name, "epoch": epoch}
     identity["weights"] = models.weights_hash(student)
-    manifest = manifest_of(path)
-    if manifest is not None and manifest["identity"]["weights"] != identity["weights"]:
-        shutil.rmtree(path)
+    remove_other(path, {"weights": identity["weights"]})
     extract_kind(kind)(student, dataset, name, path, limit=limit, device=device, identity=identity)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from kdscope.config import Config, DataSettings, TeacherSettings, detects
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning_fabric import Fabric
     from torch import nn
 
@@ -90,6 +92,9 @@ class Task(Protocol):
 
     def probe(self, run: "Run", fabric: "Fabric", dataset: Any, learner: "nn.Module", epoch: int) -> None:
         """Look at a fixed set of images, if that is due after `epoch` epochs."""
+
+    def keep_best(self, learner: "nn.Module", folder: "Path") -> None:
+        """Write to the folder of the checkpoints what must be kept of the best epoch so far, beside the weights."""
 
     def told(self, summary: Mapping[str, Any]) -> str:
         """The headline of a summary, such as "test accuracy 71.20 %"."""
