@@ -66,7 +66,8 @@ class Timed:
             with torch.no_grad():
                 step = learner._adapter.learn(learner._adapter.frame(*learner.arguments(batch)))
             began = self._now()
-            learner._taught(step)
+            with torch.no_grad():
+                learner._taught(step)
             total += self._now() - began
         return total / len(self.batches)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+PROPOSED = "roi-teacher"  # the rows of the box head that the teacher's own first stage proposes
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -53,7 +55,8 @@ class DetectionFeatures:
 
     Attributes:
         maps: stride to feature map [N, C, H, W], finest first; without the max-pooled extra level of Faster R-CNN.
-        rows: by head: "dense" of a one-stage detector, "rpn" and "roi" of a two-stage one.
+        rows: by head: "dense" of a one-stage detector, "rpn" and "roi" of a two-stage one, whose rows of "roi" are the
+            proposals that the student sampled; and where a term asks for them, PROPOSED.
         losses: of a student that learns, the detector's own losses by torchvision's names; with a gradient.
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdscope.detection.adapter import Step, adapt
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures
 from kdscope.detection.data.batches import Scenes
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.methods.term import Phase
@@ -19,8 +19,8 @@ Given = tuple[Tensor | list[Tensor], list[dict[str, Tensor]], Tensor]
 class DetectionLearner(nn.Module):
     """Student and objective are trained; the teacher stays outside of the module tree: frozen, in eval mode.
 
-    Of the teacher, backbone and neck run, and of its heads those that a term compares, on the student's own rows; its
-    proposals are never made and nothing is suppressed.
+    Of the teacher, backbone and neck run, and of its heads those that a term compares, on the student's own rows; it
+    proposes rows only where a term asks for its proposals, and it detects nothing.
 
     Args:
         student: a detector that `kdscope.detection.adapter.adapt` knows.
@@ -65,15 +65,23 @@ class DetectionLearner(nn.Module):
         self, images: Tensor | list[Tensor], targets: list[dict[str, Tensor]], index: Tensor
     ) -> tuple[DetectionFeatures, DetectionFeatures | None, DetectionBatch]:
         """What both say of a batch, the transform having run once, and the batch with the targets of its rows."""
-        step = self._adapter.learn(self._adapter.frame(images, targets, index))
-        return step.features, self._taught(step), step.batch
+        step, teacher = self._taught(self._adapter.learn(self._adapter.frame(images, targets, index)))
+        return step.features, teacher, step.batch
 
-    @torch.no_grad()
-    def _taught(self, step: Step) -> DetectionFeatures | None:
-        """What the teacher says of the same images and the same rows."""
+    def _taught(self, step: Step) -> tuple[Step, DetectionFeatures | None]:
+        """What the teacher says of the same images and the same rows; to the step are added those that it proposes."""
         if self._teacher is None:
-            return None
-        return self._teacher.look(step.batch, self.objective.asks, step.proposals)
+            return step, None
+        asks = self.objective.asks
+        with torch.no_grad():
+            features = self._teacher.features(step.batch)
+            proposed = self._teacher.propose(features, step.batch) if PROPOSED in asks else None
+        if proposed is not None:
+            step = self._adapter.learn_proposed(step, proposed)
+        with torch.no_grad():
+            sampled = {"roi": step.proposals, PROPOSED: step.proposed}
+            rows = self._teacher.rows(features, step.batch, asks, sampled)
+        return step, DetectionFeatures(self._teacher.maps(features), rows)
 
     @torch.no_grad()
     def build(self, size: int = 64) -> None:

@@ -15,7 +15,7 @@ from torchvision.models import detection as zoo
 from torchvision.ops import FrozenBatchNorm2d
 
 from kdscope.detection.adapter import Adapter, adapt
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures
 from kdscope.detection.data import DetectionDataset
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.evaluate import detect, scored
@@ -76,7 +76,8 @@ def preflight(
     first, second = (_looked(adapter, frame) for adapter in (ours, theirs))
     classes = {"the student": _count(ours, first), "the teacher": _count(theirs, second)}
     checks += [_strides(first, second), *_classes(classes, data)]
-    checks += [_anchors(head, ours, theirs, frame) for head in (both if heads is None else heads) if head != "roi"]
+    anchored = [head for head in (both if heads is None else heads) if head not in ("roi", PROPOSED)]
+    checks += [_anchors(head, ours, theirs, frame) for head in anchored]
     if data is not None and images:
         checks.append(_ability(teacher, data, device, images, least))
     return checks

@@ -4,7 +4,7 @@ torchvision's detectors give losses while training and boxes otherwise, and noth
 public parts in the order in which `model(images, targets)` does, so that the losses are the same to the last bit, and
 keeps what lies between. Teacher and student are shown one and the same transformed batch, and asked about the same
 rows: an anchor or a location of a one-stage head, and of a two-stage detector the proposals that the student sampled.
-The teacher's own proposals are never made.
+The teacher's own proposals are made only where a term asks about them.
 
 A user's detector is any module with `features(batch) -> {stride: map [N, C, H, W]}`. That is all a teacher needs. To be
 trained it also has a `transform` as torchvision's have, and `losses(batch, maps) -> {name: scalar}`; to be scored, a

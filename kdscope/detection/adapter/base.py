@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision.models.detection.image_list import ImageList
 
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows
 from kdscope.errors import KDScopeError
 
 Targets = list[dict[str, Tensor]]
@@ -24,11 +24,15 @@ class Step:
         features: maps, rows and losses.
         batch: the batch, with what the ground truth says of the rows.
         proposals: of each image [n, 4] in pixels of the padded frame: the rows of "roi".
+        proposed: the same of the rows PROPOSED, where they were asked for.
+        outputs: of the backbone, by its own keys: what a two-stage detector is asked about further rows from.
     """
 
     features: DetectionFeatures
     batch: DetectionBatch
     proposals: list[Tensor] = field(default_factory=list)
+    proposed: list[Tensor] = field(default_factory=list)
+    outputs: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Adapter:
@@ -61,14 +65,25 @@ class Adapter:
         self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
     ) -> DetectionFeatures:
         """Maps, and the rows of `heads` alone: those of "roi" are `proposals`. Nothing is decoded or suppressed."""
-        raise NotImplementedError
+        features = self.features(batch)
+        return DetectionFeatures(self.maps(features), self.rows(features, batch, heads, {"roi": proposals}))
+
+    def rows(
+        self,
+        features: dict[str, Tensor],
+        batch: DetectionBatch,
+        heads: Sequence[str],
+        proposals: Mapping[str, Sequence[Tensor]],
+    ) -> dict[str, Rows]:
+        """What the heads say, going on from `features`; `proposals` are the rows of "roi" and of PROPOSED."""
+        return {}
 
     def anchors(self, batch: DetectionBatch) -> Tensor:
         """The anchors of the first image of a batch, [A, 4] in pixels of the padded frame; a user's has none."""
         return batch.images.new_zeros(0, 4)
 
     def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
-        """All outputs of the backbone and the neck, by its own keys: what `detections` goes on from."""
+        """All outputs of the backbone and the neck, by its own keys: what `rows` and `detections` go on from."""
         features = self.detector.backbone(batch.images)
         return {"0": features} if isinstance(features, Tensor) else features
 

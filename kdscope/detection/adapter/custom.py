@@ -1,6 +1,6 @@
 """A user's own detector, of which no more is known than its maps, and where it can be trained its losses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
@@ -16,11 +16,6 @@ class Custom(Adapter):
         maps = self.detector.features(batch)
         losses = self.detector.losses(batch, maps)
         return Step(DetectionFeatures(_checked(maps, batch), {}, dict(losses)), batch)
-
-    def look(
-        self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
-    ) -> DetectionFeatures:
-        return DetectionFeatures(_checked(self.detector.features(batch), batch))
 
     def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
         return {str(stride): value for stride, value in _checked(self.detector.features(batch), batch).items()}

@@ -27,12 +27,14 @@ class OneStage(Adapter):
         said = DetectionFeatures(self.maps(features), {"dense": self._rows(outputs)}, losses)
         return Step(said, replace(batch, targets={"dense": goals}))
 
-    def look(
-        self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
-    ) -> DetectionFeatures:
-        features = self.features(batch)
-        rows = {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
-        return DetectionFeatures(self.maps(features), rows)
+    def rows(
+        self,
+        features: dict[str, Tensor],
+        batch: DetectionBatch,
+        heads: Sequence[str],
+        proposals: Mapping[str, Sequence[Tensor]],
+    ) -> dict[str, Rows]:
+        return {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
 
     def anchors(self, batch: DetectionBatch) -> Tensor:
         return self.detector.anchor_generator(image_list(batch), self._levels(batch))[0]

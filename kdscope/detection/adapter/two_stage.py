@@ -1,6 +1,7 @@
 """Two-stage detectors of torchvision: Faster R-CNN, in any of its forms with boxes alone."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import detection as zoo
 
 from kdscope.detection.adapter.base import Adapter, Step, Targets, image_list, targets_of
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures, Rows, RowTargets
 
 
 class TwoStage(Adapter):
@@ -17,10 +18,9 @@ class TwoStage(Adapter):
     heads = ("rpn", "roi")
 
     def learn(self, batch: DetectionBatch) -> Step:
-        detector, targets = self.detector, targets_of(batch)
-        features = self.features(batch)
+        features, targets = self.features(batch), targets_of(batch)
         rpn, proposals, rpn_goals, rpn_losses = self._propose(batch, features, targets)
-        proposals, _, labels, deltas = detector.roi_heads.select_training_samples(proposals, targets)
+        proposals, labels, deltas, roi_goals = self._sampled(proposals, targets)
         logits, boxes = self._ask(batch, features, proposals)
         losses = dict(
             zip(
@@ -29,24 +29,43 @@ class TwoStage(Adapter):
                 strict=True,
             )
         )
-        labels = torch.cat(labels)
-        weights = tuple(detector.roi_heads.box_coder.weights)
-        every = torch.ones_like(labels, dtype=torch.bool)
-        roi_goals = RowTargets(labels, _positive(deltas, labels), every, "softmax", weights, float(len(labels)))
         rows = {"rpn": rpn, "roi": _roi_rows(logits, boxes)}
         said = DetectionFeatures(self.maps(features), rows, losses | rpn_losses)
-        return Step(said, replace(batch, targets={"rpn": rpn_goals, "roi": roi_goals}), proposals)
+        known = replace(batch, targets={"rpn": rpn_goals, "roi": roi_goals})
+        return Step(said, known, proposals, outputs=features)
 
-    def look(
-        self, batch: DetectionBatch, heads: Sequence[str] = (), proposals: Sequence[Tensor] = ()
-    ) -> DetectionFeatures:
-        features, rows = self.features(batch), {}
+    def learn_proposed(self, step: Step, proposals: Sequence[Tensor]) -> Step:
+        """`step` with the rows PROPOSED, too: of a teacher's `proposals`, a sample that this detector's own rule draws.
+
+        They get boxes and labels by that rule, as its own do, and the boxes themselves are among them. The detector's
+        losses are not of them, and they move no batch statistic.
+        """
+        sampled, _, _, goals = self._sampled(list(proposals), targets_of(step.batch))
+        with _still(self.detector.roi_heads):
+            rows = _roi_rows(*self._ask(step.batch, step.outputs, sampled))
+        said = replace(step.features, rows={**step.features.rows, PROPOSED: rows})
+        known = replace(step.batch, targets={**step.batch.targets, PROPOSED: goals})
+        return replace(step, features=said, batch=known, proposed=sampled)
+
+    def rows(
+        self,
+        features: dict[str, Tensor],
+        batch: DetectionBatch,
+        heads: Sequence[str],
+        proposals: Mapping[str, Sequence[Tensor]],
+    ) -> dict[str, Rows]:
+        found = {}
         if "rpn" in heads:
             objectness, deltas = zoo.rpn.concat_box_prediction_layers(*self.detector.rpn.head([*features.values()]))
-            rows["rpn"] = Rows(objectness.float(), deltas.float())
-        if "roi" in heads:
-            rows["roi"] = _roi_rows(*self._ask(batch, features, list(proposals)))
-        return DetectionFeatures(self.maps(features), rows)
+            found["rpn"] = Rows(objectness.float(), deltas.float())
+        for head in ("roi", PROPOSED):
+            if head in heads:
+                found[head] = _roi_rows(*self._ask(batch, features, list(proposals[head])))
+        return found
+
+    def propose(self, features: dict[str, Tensor], batch: DetectionBatch) -> list[Tensor]:
+        """What the first stage proposes in eval mode, of each image [n, 4] in pixels of the padded frame."""
+        return self.detector.rpn(image_list(batch), features)[0]
 
     def anchors(self, batch: DetectionBatch) -> Tensor:
         return self.detector.rpn.anchor_generator(image_list(batch), self._levels(batch))[0]
@@ -54,8 +73,7 @@ class TwoStage(Adapter):
     def detections(
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
     ) -> Targets:
-        proposals, _ = self.detector.rpn(image_list(batch), features)
-        found, _ = self.detector.roi_heads(features, proposals, list(batch.sizes))
+        found, _ = self.detector.roi_heads(features, self.propose(features, batch), list(batch.sizes))
         return self.detector.transform.postprocess(found, list(batch.sizes), list(originals))
 
     def _propose(
@@ -89,11 +107,35 @@ class TwoStage(Adapter):
         known = RowTargets(labels.long(), _positive([goals], labels), sampled, "sigmoid", weights, float(len(chosen)))
         return Rows(objectness.float(), deltas.float()), proposals, known, losses
 
+    def _sampled(
+        self, proposals: list[Tensor], targets: Targets
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], RowTargets]:
+        """The proposals of each image that the second stage draws for training, their labels and deltas; and of all."""
+        heads = self.detector.roi_heads
+        proposals, _, labels, deltas = heads.select_training_samples(proposals, targets)
+        all_labels, weights = torch.cat(labels), tuple(heads.box_coder.weights)
+        every = torch.ones_like(all_labels, dtype=torch.bool)
+        goals = RowTargets(all_labels, _positive(deltas, all_labels), every, "softmax", weights, float(len(all_labels)))
+        return proposals, labels, deltas, goals
+
     def _ask(
         self, batch: DetectionBatch, features: dict[str, Tensor], proposals: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         heads = self.detector.roi_heads
         return heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, list(batch.sizes))))
+
+
+@contextlib.contextmanager
+def _still(module: nn.Module) -> Iterator[None]:
+    """Batch norms that learn normalise by the batch, as ever, and keep their running statistics as they are."""
+    norms = [m for m in module.modules() if getattr(m, "track_running_stats", False)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def _positive(deltas: Sequence[Tensor], labels: Tensor) -> Tensor:

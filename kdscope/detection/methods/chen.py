@@ -14,15 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
-from kdscope.detection.methods.rows import (
-    RowTerm,
-    background_of,
-    check_heads,
-    class_deltas,
-    heads_of,
-    row_weights,
-    targets_of,
-)
+from kdscope.detection.methods.rows import RowTerm, background_of, class_deltas, row_weights
 from kdscope.errors import unknown
 from kdscope.methods.checks import positive, weight
 from kdscope.methods.shapes import exact
@@ -100,27 +92,30 @@ class SoftClass(RowTerm):
 
     Args:
         background_weight: w_0; 1 is the ablation "CLS" of the paper, 1.5 its "CLS-W".
-        heads: of "dense", "rpn" and "roi"; none is all.
+        heads, proposals: of `RowTerm`.
         background_rows: of one-stage heads alone, background rows for each with an object (`row_weights`).
     """
 
     name = "soft-class"
     summary = "class probabilities, the background weighed"
 
-    def __init__(self, background_weight: float = 1.5, heads: Sequence[str] = (), background_rows: float = 3.0):
-        super().__init__()
+    def __init__(
+        self,
+        background_weight: float = 1.5,
+        heads: Sequence[str] = (),
+        background_rows: float = 3.0,
+        proposals: str = "student",
+    ):
+        super().__init__(heads, proposals)
         self.background_weight = positive(self.name, "background_weight", background_weight)
         self.background_rows = positive(self.name, "background_rows", background_rows)
-        self.heads = check_heads(self.name, heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
     ) -> dict[str, Tensor]:
         losses = {}
-        for head in heads_of(self.name, student, teacher, self.parts):
-            targets = targets_of(self.name, batch, head)
-            ours, theirs = student.rows[head].logits, teacher.rows[head].logits
-            loss = soft_cross_entropy(ours, theirs, self.background_weight, targets.scores)
+        for head, ours, theirs, targets in self.compared(student, teacher, batch):
+            loss = soft_cross_entropy(ours.logits, theirs.logits, self.background_weight, targets.scores)
             losses[head] = (row_weights(targets, background_of(head, self.background_rows)) * loss).sum()
         return losses
 
@@ -131,27 +126,27 @@ class BoundedBox(RowTerm):
     Args:
         margin: m, in squared raw deltas. The paper gives none.
         kind: "bounded" is L_b; "mimic" is ||R_s - R_t||^2, the ablation "L2" of the paper.
-        heads: of "dense", "rpn" and "roi"; none is all.
+        heads, proposals: of `RowTerm`.
     """
 
     name = "bounded-box"
     summary = "box regression, as far as the teacher is better"
 
-    def __init__(self, margin: float = 0.0, kind: str = "bounded", heads: Sequence[str] = ()):
-        super().__init__()
+    def __init__(
+        self, margin: float = 0.0, kind: str = "bounded", heads: Sequence[str] = (), proposals: str = "student"
+    ):
+        super().__init__(heads, proposals)
         if kind not in KINDS:
             raise unknown("kind", str(kind), KINDS, f"term {self.name!r}")
         self.margin, self.kind = weight(self.name, "margin", margin), kind
-        self.heads = check_heads(self.name, heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
     ) -> dict[str, Tensor]:
         losses = {}
-        for head in heads_of(self.name, student, teacher, self.parts):
-            targets = targets_of(self.name, batch, head)
+        for head, *rows, targets in self.compared(student, teacher, batch):
             counted = (targets.sampled & (targets.labels > 0))[:, None]
-            said = (class_deltas(features.rows[head], targets.labels) for features in (student, teacher))
+            said = (class_deltas(each, targets.labels) for each in rows)
             # What does not count is zero before the loss: the target of a row without an object may be anything.
             ours, theirs, target = (torch.where(counted, exact(each), 0.0) for each in (*said, targets.deltas))
             if self.kind == "bounded":

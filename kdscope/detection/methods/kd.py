@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
-from kdscope.detection.methods.rows import RowTerm, background_of, check_heads, heads_of, row_weights, targets_of
+from kdscope.detection.methods.rows import RowTerm, background_of, row_weights
 from kdscope.methods.checks import positive
 from kdscope.methods.kd import kd_loss
 from kdscope.methods.shapes import exact
@@ -44,30 +44,33 @@ class DetectionKD(RowTerm):
 
     Args:
         temperature: T > 0.
-        heads: of "dense", "rpn" and "roi"; none is all.
+        heads, proposals: of `RowTerm`.
         background_rows: of one-stage heads alone, background rows for each with an object (`row_weights`).
     """
 
     name = "kd"
     summary = "logits of shared rows"
 
-    def __init__(self, temperature: float = 1.0, heads: Sequence[str] = (), background_rows: float = 3.0):
-        super().__init__()
+    def __init__(
+        self,
+        temperature: float = 1.0,
+        heads: Sequence[str] = (),
+        background_rows: float = 3.0,
+        proposals: str = "student",
+    ):
+        super().__init__(heads, proposals)
         self.temperature = positive(self.name, "temperature", temperature)
         self.background_rows = positive(self.name, "background_rows", background_rows)
-        self.heads = check_heads(self.name, heads)
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
     ) -> dict[str, Tensor]:
         losses = {}
-        for head in heads_of(self.name, student, teacher, self.parts):
-            targets = targets_of(self.name, batch, head)
+        for head, ours, theirs, targets in self.compared(student, teacher, batch):
             shares = row_weights(targets, background_of(head, self.background_rows))
             losses[head] = 0.0
             for counted in (shares.gt(0) & (targets.labels > 0), shares.gt(0) & (targets.labels == 0)):
                 share = torch.where(counted, shares, 0.0).amax()  # one number for all rows of a kind
-                ours, theirs = student.rows[head].logits, teacher.rows[head].logits
-                loss = row_kd_loss(ours, theirs, counted, self.temperature, targets.scores)
+                loss = row_kd_loss(ours.logits, theirs.logits, counted, self.temperature, targets.scores)
                 losses[head] = losses[head] + share * loss
         return losses

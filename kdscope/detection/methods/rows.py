@@ -1,14 +1,17 @@
 """Which rows of a head count, and how much: the same for every loss that compares what two heads say of a row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures, Rows, RowTargets
 from kdscope.detection.methods.term import DetectionTerm
-from kdscope.errors import KDScopeError
+from kdscope.errors import KDScopeError, unknown
 
 HEADS = ("dense", "rpn", "roi")
+PROPOSALS = {"student": ("roi",), "teacher": (PROPOSED,), "union": ("roi", PROPOSED)}  # whose are the rows of "roi"
 
 
 def heads_of(
@@ -94,10 +97,58 @@ def class_deltas(rows: Rows, labels: Tensor) -> Tensor:
     return rows.deltas.gather(1, chosen).squeeze(1)
 
 
-class RowTerm(DetectionTerm):
-    """Base of the terms that compare what heads say of shared rows: one part for each of its `heads` (none is all)."""
+def joined_rows(parts: Sequence[Rows]) -> Rows:
+    """The rows of all `parts`, one part after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return Rows(torch.cat([part.logits for part in parts]), torch.cat([part.deltas for part in parts]))
 
-    heads: tuple[str, ...] = ()
+
+def joined_targets(parts: Sequence[RowTargets]) -> RowTargets:
+    """The targets of the rows of all `parts`, of one head; what each is divided by adds up."""
+    if len(parts) == 1:
+        return parts[0]
+    labels, deltas, sampled = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("labels", "deltas", "sampled")
+    )
+    number = sum(part.normaliser for part in parts)
+    return replace(parts[0], labels=labels, deltas=deltas, sampled=sampled, normaliser=number)
+
+
+class RowTerm(DetectionTerm):
+    """Base of the terms that compare what heads say of shared rows: one part for each of its heads.
+
+    Args:
+        heads: of "dense", "rpn" and "roi"; none is all.
+        proposals: of a two-stage detector, whose proposals the rows of "roi" are: those that the "student" sampled, as
+            many that it samples from what the "teacher" proposes, or the "union" of both. The detector's own loss is
+            of the student's, whatever is compared. Boxes that are in both samples count twice in the union.
+    """
+
+    def __init__(self, heads: Sequence[str] = (), proposals: str = "student"):
+        super().__init__()
+        self.heads = check_heads(self.name, heads)
+        if proposals not in PROPOSALS:
+            raise unknown("proposals", str(proposals), PROPOSALS, f"term {self.name!r}")
+        self.proposals = proposals
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures) -> None:
-        self.parts = self.asks = heads_of(self.name, student, teacher, self.heads)
+        self.parts = heads_of(self.name, student, teacher, self.heads)
+        if self.proposals != "student" and "roi" not in self.parts:
+            raise KDScopeError(
+                f"term {self.name!r}: proposals={self.proposals} chooses the rows of head 'roi', and only "
+                f"{', '.join(self.parts)} is compared; leave it out"
+            )
+        self.asks = tuple(source for head in self.parts for source in self._sources(head))
+
+    def compared(
+        self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch
+    ) -> Iterator[tuple[str, Rows, Rows, RowTargets]]:
+        """Of each head its name, what student and teacher say of its rows, and the targets of these."""
+        for head in self.parts:
+            sources = heads_of(self.name, student, teacher, self._sources(head))
+            ours, theirs = (joined_rows([said.rows[source] for source in sources]) for said in (student, teacher))
+            yield head, ours, theirs, joined_targets([targets_of(self.name, batch, source) for source in sources])
+
+    def _sources(self, head: str) -> tuple[str, ...]:
+        return PROPOSALS[self.proposals] if head == "roi" else (head,)
