@@ -55,5 +55,5 @@ def attention_gap(teacher: Any, student: Any, inside: Any, valid: Any = None) ->
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    count = where.sum(axis=1)
-    return np.where(count > 0, np.where(where, values, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+    count, total = where.sum(axis=1), np.where(where, values, 0.0).sum(axis=1, dtype=np.float64)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
