@@ -139,6 +139,35 @@ def test_the_assignment_is_the_best_of_all(seed, n, m, same):
     assert len(set(rows)) == len(rows) == len(set(columns))
 
 
+def twice(d, classes=3):
+    """Every box a second time under the next label, with half its score: what suppression class by class leaves."""
+    return Found.of(np.r_[d.boxes, d.boxes], np.r_[d.scores, d.scores / 2], np.r_[d.labels, d.labels % classes + 1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 8))
+def test_the_order_of_detections_makes_no_difference(seed, n):
+    rng = np.random.default_rng(seed)
+    d, e = twice(detections(rng, n)), twice(detections(rng, n))
+    order = rng.permutation(2 * n)
+    other = Found(d.boxes[order], d.scores[order], d.labels[order])
+    assert [float(x[0]) for x in detection_agreement([d], [other])] == pytest.approx([1, 1, 1, 1, 0])
+    for one, same in zip(detection_agreement([d], [e], 0.2), detection_agreement([other], [e], 0.2), strict=True):
+        assert one == pytest.approx(same, nan_ok=True)
+
+
+def test_a_box_under_two_labels_keeps_both():
+    d = twice(Found.of([[0, 0, 10, 10]], [0.9], [1]))
+    back = Found(d.boxes[::-1], d.scores[::-1], d.labels[::-1])
+    assert detection_agreement([d], [back]).same_label.tolist() == [1]
+    near = Found.of([[0, 0, 10, 10], [0, 0, 10, 9.99]], [0.9, 0.45], [2, 1])
+    assert detection_agreement([d], [near]).same_label.tolist() == [1]
+    # An overlap that is better comes before the label.
+    apart = Found.of([[0, 0, 10, 10], [0, 0, 10, 6]], [0.9, 0.9], [1, 2])
+    moved = Found.of([[0, 0, 10, 10], [0, 0, 10, 6]], [0.9, 0.9], [2, 1])
+    assert detection_agreement([apart], [moved]).same_label.tolist() == [0]
+
+
 def test_agreement_is_the_same_whoever_is_the_teacher():
     rng = np.random.default_rng(3)
     a, b = [detections(rng, 6) for _ in range(5)], [detections(rng, 4) for _ in range(5)]

@@ -7,6 +7,8 @@ from scipy.optimize import linear_sum_assignment
 
 from kdscope.errors import KDScopeError
 
+SAME_LABEL, NEAR_SCORE = 1e-6, 1e-9  # what decides among equal overlaps, too little to outweigh a better one
+
 
 class Found(NamedTuple):
     """Detections of one image: boxes [n, 4] (x1, y1, x2, y2) float64, scores [n] in [0, 1], labels [n] int64 from 1."""
@@ -53,7 +55,9 @@ def assigned(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The one-to-one assignment of most overlap (Kuhn 1955) among pairs of IoU >= `iou`: rows of a and b, and IoU.
 
-    The number of pairs comes first, then the sum of their IoU.
+    The number of pairs comes first, then the sum of their IoU; among equal overlaps a pair has one label, and then the
+    nearest scores, if it can. (Without that the order of the detections would decide: suppression class by class leaves
+    one box under two labels, and which of them belongs to which is not a matter of overlap.)
 
     Args:
         same_class: whether only detections of one label can be a pair.
@@ -67,7 +71,8 @@ def assigned(
     if same_class:
         allowed &= a.labels[:, None] == b.labels[None, :]
     # A pair is worth more than all IoU together can be, so that no pair is given up for a better overlap.
-    worth = np.where(allowed, overlap + 1 + min(overlap.shape), 0.0)
+    tie = SAME_LABEL * (a.labels[:, None] == b.labels) - NEAR_SCORE * np.abs(a.scores[:, None] - b.scores)
+    worth = np.where(allowed, overlap + tie + 1 + min(overlap.shape), 0.0)
     rows, columns = linear_sum_assignment(worth, maximize=True)
     kept = allowed[rows, columns]
     return rows[kept], columns[kept], overlap[rows[kept], columns[kept]]
