@@ -46,7 +46,7 @@ def explain(
     for name, term in objective.terms.items():
         if term.asks:
             pairs[name] = (tuple(f"rows of {head}" for head in term.asks),) * 2
-        elif term.reads == "features":
+        elif term.reads == "features" and term.in_main:
             strides = getattr(term, "levels", term).strides or [stride for stride in ours if stride in theirs]
             pairs[name] = tuple(
                 tuple(f"stride {stride} ({' x '.join(map(str, each[stride]))})" for stride in strides)

@@ -34,7 +34,7 @@ class DetectionLearner(nn.Module):
         self.peers = nn.ModuleList()
         self.teachers = () if teacher is None else (teacher.eval().requires_grad_(False),)
         self._adapter = adapt(student)
-        self._teacher = adapt(teacher) if teacher is not None and objective.needs_teacher else None
+        self._teacher = adapt(teacher) if teacher is not None and objective.compares else None
         self._frozen = {p for p in student.parameters() if not p.requires_grad}
         self.enter(None)
 

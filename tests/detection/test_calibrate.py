@@ -1,4 +1,4 @@
-"""Weights by measured size, and a student that begins with the teacher's neck and head."""
+"""Weights by measured size."""
 
 import copy
 
@@ -7,14 +7,11 @@ import torch
 
 import kdscope
 from kdscope.api import settings
-from kdscope.detection import models
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 from kdscope.detection.calibration import calibrated
 from kdscope.detection.methods.calibrate import calibrate, sizes
-from kdscope.detection.methods.inherit import inherit
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import resolve
-from kdscope.detection.task import Detection
 from kdscope.errors import KDScopeError
 
 UNITS = (1.0, 1.0, 1.0, 1.0)
@@ -137,57 +134,6 @@ def test_what_cannot_be_measured_is_said_in_one_line(method, views, options, mes
     assert message in str(error.value)
 
 
-# Inheriting
-
-
-def detector(name, seed, num_classes=3):
-    torch.manual_seed(seed)
-    return models.build(name, num_classes=num_classes, image_size=64)
-
-
-def test_a_student_inherits_all_outside_of_the_body():
-    student, teacher = detector("fcos_resnet10_w8", 0), detector("fcos_resnet18_w8", 1)
-    with torch.no_grad():
-        for buffer in teacher.buffers():
-            if buffer.is_floating_point():
-                buffer.add_(1.0)
-    before = copy.deepcopy(student.state_dict())
-    taken = inherit(student, teacher)
-    theirs, ours = teacher.state_dict(), student.state_dict()
-    assert taken.kept == ()
-    outside = {name for name in before if not name.startswith("backbone.body.")}
-    assert set(taken.copied) == outside
-    assert {"backbone.fpn.inner_blocks.0.0.weight", "head.classification_head.cls_logits.bias"} <= outside
-    for name in before:
-        assert torch.equal(ours[name], (theirs if name in outside else before)[name])
-
-
-def test_of_a_wider_backbone_all_but_the_necks_first_convolutions_is_inherited():
-    student, teacher = detector("fcos_resnet10_w8", 0), detector("fcos_resnet18_w16", 1)
-    before = copy.deepcopy(student.state_dict())
-    taken = inherit(student, teacher)
-    assert taken.kept
-    assert all(name.startswith("backbone.fpn.inner_blocks.") for name in taken.kept)
-    assert all(torch.equal(before[name], student.state_dict()[name]) for name in taken.kept)
-    assert "backbone.fpn.layer_blocks.0.0.weight" in taken.copied
-
-
-@pytest.mark.parametrize(
-    ("teacher", "num_classes", "message"),
-    [
-        ("fcos_resnet10_w8", 5, "'head.classification_head.cls_logits.weight' is [4, 64, 3, 3] in the student and [6,"),
-        ("fasterrcnn_resnet10_w8", 3, "'backbone.fpn.inner_blocks.3.0.weight' of the teacher is not in the student"),
-    ],
-)
-def test_another_head_is_an_error_that_names_the_first_tensor_and_copies_none(teacher, num_classes, message):
-    student = detector("fcos_resnet10_w8", 0)
-    before = copy.deepcopy(student.state_dict())
-    with pytest.raises(KDScopeError) as error:
-        inherit(student, detector(teacher, 1, num_classes))
-    assert message in str(error.value)
-    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
-
-
 # Of a run
 
 
@@ -213,16 +159,3 @@ def test_a_run_without_a_teacher_has_nothing_to_weigh(teacher):
         calibrated(settings(**QUICK))
     with pytest.raises(KDScopeError, match="batches must be a whole number of at least 1, not 0"):
         calibrated(settings(teachers=[teacher], method="fgd", **QUICK), batches=0)
-
-
-def test_a_run_inherits_before_its_first_step_alone(teacher):
-    config = settings(teachers=[teacher], method="fgd", terms={"fgd": {"inheriting": True}}, **QUICK)
-    head = "head.classification_head.conv.0.weight"
-    theirs = teacher.model().state_dict()[head]
-    for begun, same in ((False, True), (True, False)):
-        _, _, learner = Detection().prepare(config, begun, [teacher.model()])
-        assert torch.equal(learner.student.state_dict()[head], theirs) == same
-    other = QUICK | {"model": MODEL | {"name": "retinanet_resnet10_w8"}}
-    config = settings(teachers=[teacher], method="fgd", terms={"fgd": {"inheriting": True}}, **other)
-    with pytest.raises(KDScopeError, match="of the teacher is not in the student; both need the same neck and head"):
-        Detection().prepare(config, False, [teacher.model()])

@@ -81,7 +81,7 @@ def test_every_method_gives_finite_parts_whose_gradients_reach_all_that_learns(p
     assert values.dtype == torch.float32
     assert values.shape == objective.weights.shape == (len(objective.names),)
     assert values.isfinite().all()
-    distilled = ~torch.tensor(objective.task) if objective.needs_teacher else torch.tensor(objective.task)
+    distilled = ~torch.tensor(objective.task) if objective.compares else torch.tensor(objective.task)
     (objective.weights * distilled @ values).backward(retain_graph=True)
     assert all(p.grad is not None and p.grad.isfinite().all() for p in objective.learning())
     assert next(student.backbone.parameters()).grad.abs().sum() > 0

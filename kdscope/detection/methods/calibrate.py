@@ -112,7 +112,7 @@ def _squared_gradient(value: Tensor, maps: Sequence[Tensor]) -> Tensor:
 
 def _shares(objective: DetectionObjective, shares: Mapping[str, float] | None) -> dict[str, float]:
     """The share of each term that distils; they sum to 1."""
-    terms = [name for name, term in objective.terms.items() if term.reads != "labels"]
+    terms = [name for name, term in objective.terms.items() if term.reads != "labels" and term.in_main]
     if not terms:
         raise KDScopeError("calibrate: no term here distils, so there is nothing to weigh")
     for name in shares or {}:

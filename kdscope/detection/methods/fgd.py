@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
 from kdscope.detection.methods.gcblock import GlobalContext
-from kdscope.detection.methods.inherit import inherit
 from kdscope.detection.methods.levels import Levels, check_reduction
 from kdscope.detection.methods.masks import box_masks, stacked
 from kdscope.detection.methods.term import DetectionTerm
@@ -119,7 +118,6 @@ class FGD(DetectionTerm):
             image size and width suits another.
         variant: "code" trains one context block for the student and one for the teacher on every level; "paper" writes
             a single R, which both then share.
-        inheriting: begin the student with the teacher's neck and head (`inherit.py`), as the authors do where they fit.
     """
 
     name = "fgd"
@@ -144,7 +142,6 @@ class FGD(DetectionTerm):
         normalize: bool = False,
         reduction: str = "sum",
         variant: str = "code",
-        inheriting: bool = False,
     ):
         super().__init__()
         for setting, value, known in (
@@ -157,7 +154,6 @@ class FGD(DetectionTerm):
         self.family, self.box_reference, self.variant = family, box_reference, variant
         self.reduction = check_reduction(self.name, reduction)
         self.observes = flag(self.name, "normalize", normalize)
-        self.inherits = flag(self.name, "inheriting", inheriting)
         self.levels = Levels(self.name, strides, normalize)
         self._given = {"alpha": alpha, "beta": beta, "gamma": gamma, "lambda_": lambda_, "temperature": temperature}
         self._settle("retinanet" if family == "auto" else family)  # bad numbers are found before any network runs
@@ -181,10 +177,6 @@ class FGD(DetectionTerm):
                 self.relations[stride] = GlobalContext(channels)
                 if self.variant == "code":
                     self.teacher_relations[stride] = GlobalContext(channels)
-
-    def begin(self, student: nn.Module, teacher: nn.Module) -> None:
-        if self.inherits:
-            inherit(student, teacher)
 
     def observe(self, teacher: DetectionFeatures, batch: DetectionBatch) -> None:
         self.levels.observe(teacher)

@@ -1,7 +1,9 @@
 """The inheriting strategy of FGD (Yang et al., CVPR 2022): the student begins with the teacher's neck and head.
 
-The authors' code copies all that is not backbone. Where the backbones give other widths, the neck's first convolutions
-cannot be copied and stay as they are; a head that does not fit is an error, for then the two are not one detector.
+It is a method of its own that adds to any other: `fgd+inherit` is the paper's, and `mimicry+inherit` and `inherit` are
+its controls, for what a student begins with earns something by itself. The authors' code copies all that is not
+backbone. Where the backbones give other widths, the neck's first convolutions cannot be copied and stay as they are; a
+head that does not fit is an error, for then the two are not one detector.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kdscope.detection.methods.term import DetectionTerm
 from kdscope.errors import KDScopeError
 
 BODY = "backbone.body."  # of torchvision's detectors with a feature pyramid, whose neck lies under `backbone` too
@@ -49,7 +52,7 @@ def inherit(student: nn.Module, teacher: nn.Module, body: Sequence[str] = (BODY,
         if not name.startswith(NECK):
             raise KDScopeError(
                 f"inherit: {name!r} is {list(ours[name].shape)} in the student and {list(theirs[name].shape)} in the "
-                "teacher; take a teacher with the same head, or train without inheriting"
+                "teacher; take a teacher with the same head, or a method without inherit"
             )
     copied = tuple(name for name in theirs if name not in unlike)
     if not copied:
@@ -57,6 +60,27 @@ def inherit(student: nn.Module, teacher: nn.Module, body: Sequence[str] = (BODY,
     for name in copied:
         ours[name].copy_(theirs[name])
     return Inherited(copied, tuple(unlike))
+
+
+class Inherit(DetectionTerm):
+    """Begin a new run with the teacher's neck and head; no loss, and nothing is asked of the teacher for it in a step.
+
+    Args:
+        body: of `inherit`.
+    """
+
+    name = "inherit"
+    summary = "the teacher's neck and head, to begin with"
+    in_main = False
+
+    def __init__(self, body: Sequence[str] = (BODY,)):
+        super().__init__()
+        if not isinstance(body, list | tuple) or not all(isinstance(name, str) and name for name in body):
+            raise KDScopeError(f"term {self.name!r}: body takes beginnings of names such as [{BODY}], not {body!r}")
+        self.body = tuple(body)
+
+    def begin(self, student: nn.Module, teacher: nn.Module) -> None:
+        inherit(student, teacher, self.body)
 
 
 def _outside(model: nn.Module, body: tuple[str, ...]) -> dict[str, Tensor]:

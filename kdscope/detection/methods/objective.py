@@ -27,7 +27,7 @@ class DetectionObjective(nn.Module):
     Attributes:
         names: once built, "TERM" or "TERM.PART" of each value, in order; `weights` [K] belong to them.
         task: of each of `names`, whether it needs no teacher.
-        needs_teacher: whether any term reads what a teacher says.
+        needs_teacher: whether any term is of a teacher; `compares`: whether its loss is, so that each step asks it.
         observing: names of the terms that want to `observe` training batches before a new run.
     """
 
@@ -46,6 +46,9 @@ class DetectionObjective(nn.Module):
                 f"term {reading[0]!r} needs a teacher; add one (--teacher RUN), or train with --method none"
             )
         self.needs_teacher = bool(reading)
+        if not self._in_main:
+            raise KDScopeError(f"terms {', '.join(self.terms)} have no loss; leave the term 'detection' its weight")
+        self.compares = any(self.terms[name].in_main for name in reading)
         self._name()
 
     @property
@@ -54,11 +57,16 @@ class DetectionObjective(nn.Module):
         return tuple(dict.fromkeys(head for term in self.terms.values() for head in term.asks))
 
     @property
+    def _in_main(self) -> dict[str, DetectionTerm]:
+        """The terms that have a loss."""
+        return {name: term for name, term in self.terms.items() if term.in_main}
+
+    @property
     def observing(self) -> tuple[str, ...]:
         return tuple(name for name, term in self.terms.items() if term.observes)
 
     def _name(self) -> None:
-        each = [(name, part) for name, term in self.terms.items() for part in term.parts or ("",)]
+        each = [(name, part) for name, term in self._in_main.items() for part in term.parts or ("",)]
         self._parts = each
         self.names = tuple(f"{name}.{part}" if part else name for name, part in each)
         self.task = tuple(self.terms[name].reads == "labels" for name, _ in each)
@@ -93,7 +101,7 @@ class DetectionObjective(nn.Module):
     def forward(self, student: DetectionFeatures, teacher: DetectionFeatures | None, batch: DetectionBatch) -> Tensor:
         """The unweighted value of each of `names` [K], float32; the loss is `weights @ values`."""
         with torch.autocast(batch.images.device.type, enabled=False):  # a sum over a map leaves the range of float16
-            each = [values_of(term, student, teacher, batch) for term in self.terms.values()]
+            each = [values_of(term, student, teacher, batch) for term in self._in_main.values()]
         return torch.stack([value for values in each for value in values.values()])
 
 

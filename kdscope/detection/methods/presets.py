@@ -6,6 +6,7 @@ from typing import Any
 from kdscope.detection.methods.at import DetectionAttentionTransfer
 from kdscope.detection.methods.chen import BoundedBox, SoftClass
 from kdscope.detection.methods.fgd import FGD
+from kdscope.detection.methods.inherit import Inherit
 from kdscope.detection.methods.kd import DetectionKD
 from kdscope.detection.methods.mimicry import Hint, Mimicry
 from kdscope.detection.methods.own import DetectorLoss
@@ -50,7 +51,8 @@ DETECTION_METHODS.register("fgd")(
         "beta, gamma; `family`); they do not transfer to small maps or raw features, where the sums destroy the "
         "student: see fgd-normalised and calibrate. Boxes are placed in the padded frame: the authors' code divides by "
         "the size without padding, which is box_reference=image. Boxes are cut to the frame before they index. Teacher "
-        "and student have context blocks of their own, both trained, as in the code; variant=paper shares one.",
+        "and student have context blocks of their own, both trained, as in the code; variant=paper shares one. The "
+        "inheriting strategy is a method of its own, so that its controls can begin likewise: fgd+inherit.",
     )
 )
 
@@ -72,6 +74,20 @@ DETECTION_METHODS.register("fgd-normalised")(
         "the sums by constants of the shapes, so that one set of weights suits networks trained from scratch at any "
         "size. The weights keep the balance that the official ones have on COCO, in which the global part is 85 % of "
         "the initial loss: beside it belongs `mimicry`, the uniform control.",
+    )
+)
+
+DETECTION_METHODS.register("inherit")(
+    Method(
+        terms={DetectorLoss: 1.0, Inherit: 1.0},
+        title="Begin with the teacher's neck and head",
+        citation="the inheriting strategy of Yang et al., CVPR 2022, arXiv:2111.11837, by itself",
+        family="schedule",
+        transfers="weights outside of the backbone, before the first step",
+        equation="L = the detector's own losses; theta_S = theta_T outside of the backbone in the first step",
+        departures="A method of its own, for any other to be added to: fgd+inherit is the paper's, mimicry+inherit and "
+        "inherit alone its controls. First convolutions of the neck stay as they are where the backbones' widths "
+        "differ; a head of another shape is an error.",
     )
 )
 

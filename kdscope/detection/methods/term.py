@@ -24,6 +24,7 @@ class DetectionTerm(Term):
         parts: names of what `forward` gives, in order; known when `build` is done. Empty: one number without a name.
         asks: heads whose rows the teacher must be asked for, known when `build` is done (which is shown all heads).
         observes: whether `observe` must be called before training.
+        in_main: whether the term has a loss; one that only changes what the student begins with has none.
         balanced: for `calibrate`: part to (the setting that weighs it, the share of the term's loss it should have).
     """
 
