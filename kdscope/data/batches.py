@@ -249,9 +249,11 @@ def read_ahead(split: Any, parts: list[Tensor], workers: int, pin: bool) -> Iter
     """
     from torch.utils.data import DataLoader
 
-    # Forked, so that a memory-mapped split is shared and not sent to each worker.
+    # Forked, so that a memory-mapped split is shared and not sent to each worker. With a generator of its own, for it
+    # draws a seed whenever it is begun: from the global one, a resumed epoch would have drawn once more than a whole.
     loader = DataLoader(
         _Reads(split),
+        generator=torch.Generator(),
         sampler=parts,
         batch_size=None,
         num_workers=workers,

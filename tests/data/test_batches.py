@@ -96,6 +96,15 @@ def test_streamed_batches_are_the_resident_ones(augment, workers):
     assert same(resident.batch(index, 4), streamed.batch(index, 4))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_streaming_draws_nothing_from_the_global_generator(workers):
+    """What a resumed epoch drew anew would be missing from the dropout of its second half."""
+    batches = Batches(split(), STATISTICS, batch_size=32, shuffle=True, memory_budget=0, workers=workers)
+    before = torch.get_rng_state()
+    assert len(list(batches.epoch(0))) == 4
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("augment", EVERY)
 def test_every_view_can_be_made_again_in_any_company(augment):
     batches = Batches(split(), STATISTICS, augment=augment, batch_size=40, shuffle=True, seed=1)

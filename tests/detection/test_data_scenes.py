@@ -85,6 +85,7 @@ def test_larger_scenes_are_in_proportion():
     ("name", "said"),
     [
         ("scenes:0", "the count must be 1"),
+        ("scenes:8:128:0", "the test count must be 1 to 1000000, not 0"),
         ("scenes:5:64", "the size must be 128 to 1024"),
         ("scenes:five", "write scenes:COUNT:SIZE:TEST:SEED"),
         ("scene", "nearest: scenes"),

@@ -30,7 +30,8 @@ def scenes(request: Request) -> DetectionDataset:
     128 to 1024 px; circles, squares and triangles, 1 to 4 an image.
     """
     count, size, test, seed = sizes(request, "COUNT", "SIZE", "TEST", "SEED")
-    count, size, test = 2000 if count is None else count, one_size(request, size, default=128), test or 200
+    count, test = 2000 if count is None else count, 200 if test is None else test
+    size = one_size(request, size, default=128)
     for what, value, low, high in (
         ("count", count, 1, 10**6),
         ("size", size, 128, 1024),
