@@ -10,14 +10,16 @@
 All normalise by ImageNet's mean and deviation unless an option says otherwise, so that one transform serves any pair.
 """
 
+import contextlib
 import functools
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
+from torchvision.models import WeightsEnum
 from torchvision.models import detection as zoo
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN, resnet_fpn_backbone
@@ -65,7 +67,13 @@ def summary(name: str) -> str:
 
 
 def build(
-    name: str, num_classes: int, *, image_size: int | None = None, pretrained: bool = False, **options: Any
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int | None = None,
+    pretrained: bool = False,
+    fetch: bool = True,
+    **options: Any,
 ) -> nn.Module:
     """A new detector in training mode, its weights drawn from torch's global generator.
 
@@ -74,7 +82,9 @@ def build(
         num_classes: classes of objects, >= 1, without the background.
         image_size: shorter side that images are scaled to, in pixels (SSD has a size of its own); None: 128 for the
             small detectors, and what torchvision's own have (800).
-        pretrained: start the backbone from published weights; not for the small ones.
+        pretrained: start the backbone from published weights; not for the small ones. Torchvision builds it otherwise
+            then: its batch norms are frozen, and its first layers too.
+        fetch: False builds that same network without those weights, for weights that are at hand.
         options: of torchvision's constructor (`min_size`, `score_thresh`, `box_detections_per_img`, ...).
 
     Raises:
@@ -87,6 +97,11 @@ def build(
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise KDScopeError(f"detector {name!r} needs a whole number of classes, at least 1, not {num_classes!r}")
+    with _nothing_fetched() if pretrained and not fetch else contextlib.nullcontext():
+        return _built(name, num_classes, image_size, pretrained, options)
+
+
+def _built(name: str, num_classes: int, image_size: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     if ":" in name:
         return _external(name, num_classes, image_size, pretrained, options)
     family, depth, width = check_name(name)
@@ -223,6 +238,18 @@ def _external(
     if image_size is not None and _family(rest.lower()) != "ssd":  # which has one size, that of its name
         options = {"min_size": image_size} | options
     return external.create(name, torchvision.models.get_model, (rest.lower(),), weights | options)
+
+
+@contextlib.contextmanager
+def _nothing_fetched() -> Iterator[None]:
+    """Torchvision's builders do all that they do for a network with published weights, and keep the drawn ones."""
+    known = WeightsEnum.get_state_dict, nn.Module.load_state_dict
+    WeightsEnum.get_state_dict = lambda *_, **__: {}
+    nn.Module.load_state_dict = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        WeightsEnum.get_state_dict, nn.Module.load_state_dict = known
 
 
 def published(name: str, **options: Any) -> nn.Module:

@@ -71,10 +71,15 @@ class Detection:
         load_weights(network, teacher.checkpoint)
         return network
 
-    def network(self, config: Config, dataset: DetectionDataset, pretrained: bool = False) -> nn.Module:
-        size = shown_size(dataset, config.data.image_size)
+    def network(self, config: Config, dataset: DetectionDataset, fetch: bool = False) -> nn.Module:
+        network, size = config.model, shown_size(dataset, config.data.image_size)
         return models.build(
-            config.model.name, dataset.num_classes, image_size=size, pretrained=pretrained, **config.model.options
+            network.name,
+            dataset.num_classes,
+            image_size=size,
+            pretrained=network.pretrained,
+            fetch=fetch,
+            **network.options,
         )
 
     def check_names(self, config: Config) -> None:
@@ -119,7 +124,7 @@ class Detection:
             ]
             config = config.model_copy(update={"teachers": tuple(known)})
         torch.manual_seed(config.seed)
-        student = self.network(config, dataset, pretrained=config.model.pretrained and not begun)
+        student = self.network(config, dataset, fetch=not begun)
         check_probed(config, student)
         if config.model.checkpoint is not None and not begun:
             load_start(student, config.model.checkpoint)

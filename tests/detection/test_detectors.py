@@ -42,6 +42,27 @@ def test_every_layer_of_a_small_detector_learns():
 
 
 @pytest.mark.parametrize(
+    ("name", "frozen", "learning", "else_learning"),
+    [
+        ("fcos_resnet18", 20, 69, 114),
+        ("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", 46, 70, 192),
+        ("torchvision:ssdlite320_mobilenet_v3_large", 0, 266, 266),
+    ],
+)
+def test_a_pretrained_network_is_built_without_its_weights(name, frozen, learning, else_learning):
+    """Frozen batch norms and learning tensors as torchvision's builders have them with weights, none being fetched."""
+
+    def facts(network):
+        norms = sum(type(module).__name__ == "FrozenBatchNorm2d" for module in network.modules())
+        return norms, sum(parameter.requires_grad for parameter in network.parameters())
+
+    assert facts(models.build(name, 3, pretrained=True, fetch=False)) == (frozen, learning)
+    plain = models.build(name, 3)
+    assert facts(plain) == (0, else_learning)
+    assert plain.load_state_dict(plain.state_dict()).missing_keys == []  # which is put back
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("fcos_resnet11_w8", {}, "unknown detector 'fcos_resnet11_w8'; nearest: fcos_resnet1"),

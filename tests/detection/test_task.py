@@ -1,6 +1,7 @@
 """A detector is trained by the same engine: what it writes, what it leaves alone, and that it resumes bit for bit."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import kdscope
@@ -142,6 +143,27 @@ def test_a_begun_run_needs_no_start_weights(tmp_path, teacher, monkeypatch):
     monkeypatch.undo()
     start.unlink()
     assert same(api.resume(tmp_path / "run"), whole)
+
+
+def test_a_pretrained_run_is_built_alike_when_it_is_resumed_and_read_again(tmp_path, monkeypatch):
+    """Torchvision freezes batch norms and layers of a network with published weights, which are fetched once."""
+    from torchvision.models import WeightsEnum, resnet18
+
+    torch.manual_seed(3)
+    published, fetched = resnet18().state_dict(), []
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **_: fetched.append(self.name) or published)
+    model = {"name": "fcos_resnet18", "options": SIZE, "pretrained": True}
+    options = STUDENT | {"data": "scenes:4:128:1", "model": model, "batch_size": 2, "epochs": 1}
+    whole = kdscope.train(tmp_path / "whole", **options)
+    first = "backbone.body.layer1.0.conv1.weight"  # which is frozen
+    assert torch.equal(whole.model().state_dict()[first], published[first.removeprefix("backbone.body.")])
+    assert weights_hash(whole.model()) == whole.summary["weights_hash"]
+    monkeypatch.setattr(StopSignal, "agreed", lambda self, fabric, step: step == 1)
+    with pytest.raises(Interrupted):
+        kdscope.train(tmp_path / "run", **options)
+    monkeypatch.setattr(StopSignal, "agreed", lambda self, fabric, step: False)
+    assert same(api.resume(tmp_path / "run"), whole)
+    assert fetched == ["IMAGENET1K_V1"] * 2
 
 
 def test_config_alone_repeats_the_run_and_detectors_have_defaults_of_their_own(teacher, tmp_path):
