@@ -22,6 +22,7 @@ from kdscope.run import Run
 from kdscope.training.ranks import make_fabric
 
 KINDS = ("detection", "pair", "patched-regions", "patched-levels")
+OWN_PLACE = ("limit", "score", "most", "rows")
 
 
 def extract_of(
@@ -39,6 +40,9 @@ def extract_of(
 
     A run's detections lie beside it, too: detections/SPLIT.json in COCO's results format, which other tools read.
 
+    What analyses read lies in the run's folder under its plain name, so that what is chosen otherwise (fewer images, a
+    higher score, fewer detections or rows) needs a place of its own.
+
     Args:
         kind: one of KINDS; all but "detection" are of a student beside its teacher.
         teacher: of a pair, a run to stand beside in place of the run's own teacher, such as one that a student trained
@@ -47,6 +51,9 @@ def extract_of(
     kind = "detection" if kind == "features" else kind
     if kind not in KINDS:
         raise unknown("kind of cache of a detector", kind, KINDS)
+    other = [name for name in OWN_PLACE if options.get(name) is not None]
+    if other and out is None:
+        raise KDScopeError(f"a cache with {other[0]} chosen is not what analyses read: give it a place (--out DIR)")
     fabric = make_fabric(device, precision="32")
     options |= {"device": fabric.device, "rank": fabric.global_rank, "world_size": fabric.world_size}
     options["barrier"] = fabric.barrier
@@ -55,16 +62,17 @@ def extract_of(
             raise KDScopeError("a detector that is no run is a module, and needs data and a place; pairs are of runs")
         dataset = load(data, progress=True) if isinstance(data, str) else data
         known = {"model": type(source).__name__, "run": None, "weights": weights_hash(source)}
-        return extract_detections(source, dataset, split, out, most=most_of(dataset.name), identity=known, **options)
+        options = {"most": most_of(dataset.name), **options}
+        return extract_detections(source, dataset, split, out, identity=known, **options)
 
     run, dataset, network = source, source.dataset(), source.model()
     known = {"model": run.config.model.name, "run": run.name, "weights": weights_hash(network)}
     place = run.cache_path(split)
     if kind != "detection":
         return _beside(kind, run, network, teacher, split, out, identity=known, **options)
-    place = Path(out) if out is not None else place
-    cache = extract_detections(network, dataset, split, place, most=most_of(dataset.name), identity=known, **options)
-    if isinstance(cache, FeatureCache) and fabric.is_global_zero and out is None and options.get("limit") is None:
+    place, options = Path(out) if out is not None else place, {"most": most_of(dataset.name), **options}
+    cache = extract_detections(network, dataset, split, place, identity=known, **options)
+    if isinstance(cache, FeatureCache) and fabric.is_global_zero and out is None:
         part = dataset.split(split)
         write_results(
             run.path / "detections" / f"{split}.json", found_in(cache), part.image_ids.tolist(), dataset.category_ids
@@ -90,7 +98,7 @@ def _beside(
     dataset, options["adapters"] = run.dataset(), adapters_of(run) if other is None else {}
     if kind == "pair":
         return extract_pair(network, beside, dataset, split, place, **options)
-    options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
+    options = {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name), **options}
     return extract_patched(network, beside, dataset, split, place, **options)
 
 

@@ -1,7 +1,7 @@
 """The caches of the detectors of an analysis: found in the run's folder, or extracted now and kept there."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
-from kdscope.features.manifest import missing_shards
+from kdscope.features.manifest import missing_shards, spans
 from kdscope.models import weights_hash
 from kdscope.run import Run
 from kdscope.sources import Subject, resolve_device
@@ -30,8 +30,7 @@ def detection_cache(subject: Subject, split: str) -> FeatureCache:
     from kdscope.detection.evaluate import most_of
     from kdscope.detection.extract import extract_detections
 
-    dataset = _dataset(subject)
-    path = subject.folder / f"{subject.prefix}{split}-none.kdcache"
+    dataset, path = _dataset(subject), _plain(subject, split)
 
     def make() -> FeatureCache:
         if not subject.prefix:  # with its detections for other tools
@@ -40,7 +39,15 @@ def detection_cache(subject: Subject, split: str) -> FeatureCache:
         most = most_of(dataset.name)
         return extract_detections(network, dataset, split, path, most=most, **_options(subject, network))
 
-    return _kept(subject, split, [path], {"kind": "detection", "weights": subject.weights}, make)
+    return _kept(subject, split, {path: None}, _told(subject) | {"weights": subject.weights}, make)
+
+
+def kept_detections(subject: Subject, split: str) -> FeatureCache | None:
+    """The cache that `detection_cache` would give without asking a network; None where there is none."""
+    if subject.load is None:
+        return None
+    wanted = _told(subject) | {"weights": subject.weights}
+    return _taken(subject, split, {_plain(subject, split): None}, wanted)
 
 
 def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair") -> FeatureCache:
@@ -55,7 +62,7 @@ def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair
         KDScopeError: a bare cache; maps that cannot be compared.
     """
     from kdscope.detection.evaluate import most_of
-    from kdscope.detection.pair import extract_pair
+    from kdscope.detection.pair import ROWS, extract_pair
     from kdscope.detection.patch import extract_patched
     from kdscope.detection.trained_adapters import adapters_of, hash_of
 
@@ -67,19 +74,19 @@ def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair
     adapters = adapters_of(Run(student.folder.parent)) if own and not student.prefix else {}
     stem = f"{student.prefix}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
     limit = some_images(len(dataset.split(split)))
-    paths = [student.folder / f"{stem}.kdcache"]
-    paths += [] if limit is None else [student.folder / f"{stem}-{IMAGES}-images.kdcache"]
+    last = student.folder / f"{stem}{'' if limit is None else f'-{IMAGES}-images'}.kdcache"
 
     def make() -> FeatureCache:
         network, other = student.load(), teacher.load()
         options = _options(student, network) | {"limit": limit, "adapters": adapters}
         if kind == "pair":
-            return extract_pair(network, other, dataset, split, paths[-1], **options)
+            return extract_pair(network, other, dataset, split, last, **options)
         options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
-        return extract_patched(network, other, dataset, split, paths[-1], **options)
+        return extract_patched(network, other, dataset, split, last, **options)
 
-    wanted = {"kind": kind, "weights": student.weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
-    return _kept(student, split, paths, wanted, make)
+    wanted = {"weights": student.weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
+    wanted |= {"kind": kind, "rows": ROWS} if kind == "pair" else _told(student) | {"kind": kind}
+    return _kept(student, split, {student.folder / f"{stem}.kdcache": None, last: limit}, wanted, make)
 
 
 def some_images(count: int, most: int = IMAGES) -> torch.Tensor | None:
@@ -104,17 +111,51 @@ def _options(subject: Subject, network: torch.nn.Module) -> dict[str, Any]:
     return {"identity": identity, "device": resolve_device(subject.device), "progress": True}
 
 
+def _plain(subject: Subject, split: str) -> Path:
+    return subject.folder / f"{subject.prefix}{split}-none.kdcache"
+
+
+def _told(subject: Subject) -> dict[str, Any]:
+    """What analyses ask of detections: with fewer of them, AP would be another number."""
+    from kdscope.detection.evaluate import SCORE, most_of
+
+    return {"kind": "detection", "score": SCORE, "most": most_of(subject.dataset.name)}
+
+
 def _kept(
-    subject: Subject, split: str, paths: list[Path], wanted: dict[str, Any], make: Callable[[], FeatureCache]
+    subject: Subject,
+    split: str,
+    places: Mapping[Path, torch.Tensor | None],
+    wanted: Mapping[str, Any],
+    make: Callable[[], FeatureCache],
 ) -> FeatureCache:
-    """The first cache of `paths` that is complete and right, which is known without a network; else it is made."""
-    known = wanted | {"data": subject.dataset.split(split).fingerprint, "split": split}
-    for path in paths:
-        if path.exists() and None not in wanted.values():
+    """The cache that is there, as `_taken` says; else it is made, in the last place."""
+    cache = _taken(subject, split, places, wanted)
+    if cache is not None:
+        return cache
+    last = list(places)[-1]
+    if not last.exists():
+        say(f"extracting {subject.name}: {last.stem}")
+    return make()
+
+
+def _taken(
+    subject: Subject, split: str, places: Mapping[Path, torch.Tensor | None], wanted: Mapping[str, Any]
+) -> FeatureCache | None:
+    """The first cache of `places` that is complete and right, which is known without a network; None without one.
+
+    Args:
+        places: where one may lie, and of which images (None: all). wanted: what its identity must say.
+    """
+    if None in wanted.values():
+        return None
+    part = subject.dataset.split(split)
+    for path, images in places.items():
+        if path.exists():
             cache = FeatureCache(path)
+            samples = spans(torch.arange(len(part)) if images is None else images)
+            known = {**wanted, "data": part.fingerprint, "split": split, "samples": samples}
             right = {name: cache.identity.get(name) for name in known} == known
             if right and cache.complete and not missing_shards(path, cache.manifest):
                 return cache
-    if not paths[-1].exists():
-        say(f"extracting {subject.name}: {paths[-1].stem}")
-    return make()
+    return None

@@ -15,7 +15,7 @@ from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import best_score
 from kdscope.detection.measures.found import Found
 from kdscope.detection.stored import found_in, objects_in, sizes_in
-from kdscope.detection.subjects import detection_cache
+from kdscope.detection.subjects import detection_cache, kept_detections
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.thumbnails import THUMBNAIL
@@ -72,13 +72,7 @@ def explore_boxes(
 
 
 def _open(subject: Subject, split: str, extract: bool) -> FeatureCache | None:
-    if extract and subject.load is not None:
-        return detection_cache(subject, split)
-    # A detector's plain cache has the plain name, as a classifier's has.
-    path = subject.folder / f"{subject.prefix}{split}-none.kdcache" if subject.folder else None
-    cache = FeatureCache(path) if path is not None and path.exists() else None
-    right = cache is not None and cache.complete and cache.identity.get("weights") == subject.weights
-    return cache if right and cache.kind == "detection" else None
+    return detection_cache(subject, split) if extract and subject.load is not None else kept_detections(subject, split)
 
 
 def _explorer(shown: Sequence[tuple[str, str, FeatureCache]], split: str) -> BoxExplorer:

@@ -1,6 +1,8 @@
 """Caches of detectors hold what the detector says, whatever stands beside an image in its batch."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from kdscope.detection.frames import Frames, frame_of
 from kdscope.detection.measures.shapley import subsets
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
+from kdscope.detection.subjects import detection_cache, kept_detections, pair_cache
 from kdscope.detection.trained_adapters import adapters_of
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
+from kdscope.sources import subjects
 
 SIZE = {"min_size": 64}
 QUICK = {"data": "scenes:16:128:6", "batch_size": 8, "epochs": 2, "preflight": "off"}
@@ -134,6 +138,38 @@ def test_a_run_has_its_score_in_its_cache_and_its_detections_in_a_file(runs):
     assert few.index.tolist() == [1, 4]
 
 
+@pytest.mark.parametrize("chosen", [{"score": 0.5}, {"most": 3}, {"limit": torch.arange(3)}], ids=str)
+def test_analyses_take_no_cache_of_other_detections(runs, chosen, tmp_path):
+    """With fewer images, or fewer detections in each, average precision would be another number."""
+    with pytest.raises(KDScopeError, match=f"with {next(iter(chosen))} chosen is not what analyses read"):
+        kdscope.extract(runs["alone"], **chosen)
+    own = replace(subjects([runs["alone"]])[0], folder=tmp_path)
+    place = tmp_path / "test-none.kdcache"
+    network, dataset = runs["alone"].model(), runs["alone"].dataset()
+    kdscope.extract(runs["alone"], **chosen, out=place)
+    assert kept_detections(own, "test") is None
+    with pytest.raises(KDScopeError, match="was made from something else: "):
+        extract_detections(network, dataset, "test", place, identity={"model": "x", "weights": own.weights})
+    shutil.rmtree(place)
+    kdscope.extract(runs["alone"], out=place)
+    assert kept_detections(own, "test").key == detection_cache(own, "test").key
+    assert detection_cache(own, "test").path == place
+
+
+def test_analyses_take_no_pair_of_other_rows_or_images(runs, tmp_path):
+    copied = shutil.copytree(runs["student"].path, tmp_path / "run", ignore=shutil.ignore_patterns("features"))
+    student, teacher = subjects([copied])[0], subjects([runs["teacher"]])[0]
+    place = copied / "features" / "test-none-pair.kdcache"
+    for chosen in ({"rows": 9}, {"limit": torch.arange(3)}):
+        kdscope.extract(runs["student"], kind="pair", **chosen, out=place)
+        with pytest.raises(KDScopeError, match="was made from something else: "):
+            pair_cache(student, teacher, "test")
+        shutil.rmtree(place)
+    kdscope.extract(runs["student"], kind="patched-levels", score=0.5, out=place.with_name("test-none-patched-levels"))
+    with pytest.raises(KDScopeError, match="was made from something else: score"):
+        pair_cache(student, teacher, "test", "patched-levels")
+
+
 def test_a_pair_is_held_against_the_learner(runs):
     """The energy of the error is the mimicry that the run was trained by, and rows are those both were asked."""
     run = runs["student"]
@@ -159,6 +195,7 @@ def test_a_pair_is_held_against_the_learner(runs):
         rows = theirs.rows["dense"].logits.view(6, -1, 3)[image][goals[image] > 0]
         np.testing.assert_allclose(mine, rows, rtol=1e-4, atol=1e-5)
     assert cache.identity["heads"] == {"dense": "sigmoid"}
+    assert cache.identity["coders"] == {"dense": None}  # FCOS regresses distances
     ratio = sum(np.asarray(cache.array(f"error/{s}")).sum((1, 2)) for s in (8, 16, 32)) / sum(
         np.asarray(cache.array(f"energy/{s}")).sum((1, 2)) for s in (8, 16, 32)
     )
@@ -177,6 +214,7 @@ def test_a_detector_beside_itself_has_no_error_and_the_same_rows(tmp_path):
     detector, dataset = made("fasterrcnn_resnet10_w8"), load("scenes:2:128:4")
     cache = extract_pair(detector, detector, dataset, "test", tmp_path / "cache", rows=40)
     assert cache.identity["heads"] == {"rpn": "sigmoid", "roi": "softmax"}
+    assert cache.identity["coders"] == {"rpn": [1, 1, 1, 1], "roi": [10, 10, 5, 5]}
     assert all((np.asarray(cache.array(name)) == 0).all() for name in cache.names if name.startswith("error/"))
     for head in ("rpn", "roi"):
         ours, theirs = (np.asarray(cache.array(f"rows/{head}/{who}")) for who in ("student", "teacher"))
