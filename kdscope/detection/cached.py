@@ -3,16 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from kdscope.detection.data import DetectionDataset, load
 from kdscope.detection.evaluate import most_of
 from kdscope.detection.extract import extract_detections
-from kdscope.detection.measures.found import Found
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
 from kdscope.detection.results import write_results
+from kdscope.detection.stored import found_in
 from kdscope.detection.trained_adapters import adapters_of
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
@@ -100,10 +99,3 @@ def _beside(
         return extract_pair(network, beside, dataset, split, place, **options)
     options = {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name), **options}
     return extract_patched(network, beside, dataset, split, place, **options)
-
-
-def found_in(cache: FeatureCache) -> list[Found]:
-    """What was found in each image of a cache of kind "detection"."""
-    boxes, scores, labels = (np.asarray(cache.array(f"detections/{name}")) for name in ("boxes", "scores", "labels"))
-    counts = (scores >= 0).sum(1)
-    return [Found.of(b[:n], s[:n], k[:n]) for b, s, k, n in zip(boxes, scores, labels, counts, strict=True)]

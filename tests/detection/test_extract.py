@@ -12,7 +12,6 @@ from torch import nn
 import kdscope
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
-from kdscope.detection.cached import found_in
 from kdscope.detection.data import DetectionDataset, DetectionSplit, Objects, load
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.evaluate import detect, scored
@@ -21,6 +20,7 @@ from kdscope.detection.frames import Frames, frame_of
 from kdscope.detection.measures.shapley import subsets
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
+from kdscope.detection.stored import found_in
 from kdscope.detection.subjects import detection_cache, kept_detections, pair_cache
 from kdscope.detection.trained_adapters import adapters_of
 from kdscope.errors import KDScopeError
