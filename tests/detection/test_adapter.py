@@ -187,6 +187,47 @@ def test_the_frame_is_padded_at_the_right_and_the_bottom():
     assert batch.boxes[2][0].tolist() == pytest.approx([3.2, 3 * 102 / 64, 60.8, 60 * 102 / 64])
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_under_autocast_heads_run_in_bfloat16_and_boxes_are_float32(name):
+    adapter, seen = adapt(made(name)), set()
+    first = adapter.detector.rpn.head if isinstance(adapter, TwoStage) else adapter.detector.head
+    for module in first.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, args, output: seen.add(output.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        step = adapter.learn(adapter.frame(*scenes(), torch.arange(3)))
+        adapter.detector.eval()
+        features = adapter.features(step.batch)
+        again = adapter.rows(features, step.batch, adapter.heads, {"roi": step.proposals})
+        found = adapter.detections(features, step.batch, [(64, 64)] * 3)
+        proposed = adapter.propose(features, step.batch) if isinstance(adapter, TwoStage) else []
+    assert seen == {torch.bfloat16}
+    values = [*step.features.losses.values(), *step.proposals, *proposed, *(one["boxes"] for one in found)]
+    for rows in (*step.features.rows.values(), *again.values()):
+        values += [rows.logits, rows.deltas]
+    assert {value.dtype for value in values} == {torch.float32}
+
+
+def fine(side=30.0, size=1024, count=40):
+    """An image of 1024 pixels and boxes of 30, whose corners bfloat16 cannot tell apart by less than 4 pixels."""
+    corner = torch.rand(count, 2, generator=torch.Generator().manual_seed(1)) * (size - side - 2) + 0.3
+    boxes = torch.cat([corner, corner + side], 1)
+    return torch.rand(1, 3, size, size), [{"boxes": boxes, "labels": torch.ones(count, dtype=torch.int64)}]
+
+
+def test_perfect_codes_of_small_boxes_in_a_large_image_lose_nothing_in_bfloat16():
+    """Rounded to eight bits the codes cost 0.003 of GIoU loss; boxes that are rounded too cost 0.09."""
+    adapter = adapt(made("fcos_resnet10_w8", min_size=1024))
+    batch = adapter.frame(*fine(), torch.zeros(1).long())
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        step = adapter.learn(batch)
+        goals, head = step.batch.targets["dense"], adapter.detector.head
+        said = head(list(adapter.features(batch).values()))
+        perfect = said | {"bbox_regression": goals.deltas.bfloat16()[None]}
+        head.forward = lambda levels: perfect
+        assert adapter.learn(batch).features.losses["bbox_regression"] < 0.01
+
+
 class Own(nn.Module):
     """A user's detector."""
 

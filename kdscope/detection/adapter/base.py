@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,18 @@ class Adapter:
         features = {"0": features} if isinstance(features, Tensor) else features
         found = {LARGE // value.shape[-1]: key for key, value in features.items() if key != POOLED}
         return {key: stride for stride, key in sorted(found.items())}
+
+
+def exact(said: Any) -> Any:
+    """What a head says, in float32: a tensor, or a list or mapping of them.
+
+    Boxes take the precision of the numbers that they are decoded from, and bfloat16 knows no pixel between 512 and 516.
+    """
+    if isinstance(said, Tensor):
+        return said.float()
+    if isinstance(said, Mapping):
+        return {key: exact(value) for key, value in said.items()}
+    return [exact(value) for value in said]
 
 
 def targets_of(batch: DetectionBatch) -> Targets:

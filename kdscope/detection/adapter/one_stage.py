@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import detection as zoo
 from torchvision.ops import box_iou
 
-from kdscope.detection.adapter.base import Adapter, Step, Targets, image_list, targets_of
+from kdscope.detection.adapter.base import Adapter, Step, Targets, exact, image_list, targets_of
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 
 
@@ -34,7 +34,7 @@ class OneStage(Adapter):
         heads: Sequence[str],
         proposals: Mapping[str, Sequence[Tensor]],
     ) -> dict[str, Rows]:
-        return {"dense": self._rows(self.detector.head(list(features.values())))} if "dense" in heads else {}
+        return {"dense": self._rows(self._head(list(features.values())))} if "dense" in heads else {}
 
     def anchors(self, batch: DetectionBatch) -> Tensor:
         return self.detector.anchor_generator(image_list(batch), self._levels(batch))[0]
@@ -43,7 +43,7 @@ class OneStage(Adapter):
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
     ) -> Targets:
         detector, levels = self.detector, list(features.values())
-        outputs, anchors = detector.head(levels), detector.anchor_generator(image_list(batch), levels)
+        outputs, anchors = self._head(levels), detector.anchor_generator(image_list(batch), levels)
         if not isinstance(detector, zoo.ssd.SSD):  # the others keep the best of each level
             cells = [level.shape[-2] * level.shape[-1] for level in levels]
             each = len(anchors[0]) // sum(cells)
@@ -56,9 +56,12 @@ class OneStage(Adapter):
     def _run(self, batch: DetectionBatch) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor], list[int]]:
         features = self.features(batch)
         levels = list(features.values())
-        outputs = self.detector.head(levels)
+        outputs = self._head(levels)
         anchors = self.detector.anchor_generator(image_list(batch), levels)
         return features, outputs, anchors, [level.shape[-2] * level.shape[-1] for level in levels]
+
+    def _head(self, levels: list[Tensor]) -> dict[str, Tensor]:
+        return exact(self.detector.head(levels))
 
     def _matched(self, targets: Targets, anchors: list[Tensor], levels: list[int]) -> list[Tensor]:
         """Which box each row belongs to, -1 for the background and -2 for neither, as the detector itself matches."""
@@ -83,8 +86,8 @@ class OneStage(Adapter):
         logits = outputs["cls_logits"]
         if not isinstance(self.detector, zoo.ssd.SSD):
             logits = logits[..., 1:]  # labels begin at 1: the column of label 0 is a class that nothing has
-        centreness = outputs["bbox_ctrness"].flatten().float() if "bbox_ctrness" in outputs else None
-        return Rows(logits.flatten(0, 1).float(), outputs["bbox_regression"].flatten(0, 1).float(), centreness)
+        centreness = outputs["bbox_ctrness"].flatten() if "bbox_ctrness" in outputs else None
+        return Rows(logits.flatten(0, 1), outputs["bbox_regression"].flatten(0, 1), centreness)
 
     @torch.no_grad()
     def _goals(
@@ -104,9 +107,9 @@ class OneStage(Adapter):
             normaliser = positive.sum().clamp(min=1)
         sampled = matched != -2
         if isinstance(detector, zoo.ssd.SSD):
-            sampled = _hardest(outputs["cls_logits"].float(), labels, detector.neg_to_pos_ratio)
+            sampled = _hardest(outputs["cls_logits"], labels, detector.neg_to_pos_ratio)
         scores = "softmax" if isinstance(detector, zoo.ssd.SSD) else "sigmoid"
-        weights = tuple(getattr(detector.box_coder, "weights", (1.0, 1.0, 1.0, 1.0)))
+        weights = None if isinstance(detector, zoo.FCOS) else tuple(detector.box_coder.weights)
         return RowTargets(
             labels.flatten(), deltas.reshape(-1, 4).float(), sampled.flatten(), scores, weights, normaliser.float()
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as zoo
 
-from kdscope.detection.adapter.base import Adapter, Step, Targets, image_list, targets_of
+from kdscope.detection.adapter.base import Adapter, Step, Targets, exact, image_list, targets_of
 from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures, Rows, RowTargets
 
 
@@ -56,8 +56,7 @@ class TwoStage(Adapter):
     ) -> dict[str, Rows]:
         found = {}
         if "rpn" in heads:
-            objectness, deltas = zoo.rpn.concat_box_prediction_layers(*self.detector.rpn.head([*features.values()]))
-            found["rpn"] = Rows(objectness.float(), deltas.float())
+            found["rpn"] = Rows(*self._first_stage(features)[:2])
         for head in ("roi", PROPOSED):
             if head in heads:
                 found[head] = _roi_rows(*self._ask(batch, features, list(proposals[head])))
@@ -65,7 +64,8 @@ class TwoStage(Adapter):
 
     def propose(self, features: dict[str, Tensor], batch: DetectionBatch) -> list[Tensor]:
         """What the first stage proposes in eval mode, of each image [n, 4] in pixels of the padded frame."""
-        return self.detector.rpn(image_list(batch), features)[0]
+        objectness, deltas, counts = self._first_stage(features)
+        return self._decoded(batch, objectness, deltas, self._anchors(batch, features), counts)
 
     def anchors(self, batch: DetectionBatch) -> Tensor:
         return self.detector.rpn.anchor_generator(image_list(batch), self._levels(batch))[0]
@@ -73,20 +73,19 @@ class TwoStage(Adapter):
     def detections(
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
     ) -> Targets:
-        found, _ = self.detector.roi_heads(features, self.propose(features, batch), list(batch.sizes))
-        return self.detector.transform.postprocess(found, list(batch.sizes), list(originals))
+        heads, sizes, proposals = self.detector.roi_heads, list(batch.sizes), self.propose(features, batch)
+        parts = heads.postprocess_detections(*self._ask(batch, features, proposals), proposals, sizes)
+        found = [dict(zip(("boxes", "scores", "labels"), one, strict=True)) for one in zip(*parts, strict=True)]
+        return self.detector.transform.postprocess(found, sizes, list(originals))
 
     def _propose(
         self, batch: DetectionBatch, features: dict[str, Tensor], targets: Targets
     ) -> tuple[Rows, list[Tensor], RowTargets, dict[str, Tensor]]:
         """The first stage: its rows, the proposals that are left, its targets and its losses."""
-        rpn, levels = self.detector.rpn, list(features.values())
-        objectness, deltas = rpn.head(levels)
-        counts = [level[0].numel() for level in objectness]
-        anchors = rpn.anchor_generator(image_list(batch), levels)
-        objectness, deltas = zoo.rpn.concat_box_prediction_layers(objectness, deltas)
-        boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
-        proposals, _ = rpn.filter_proposals(boxes, objectness, batch.sizes, counts)
+        rpn = self.detector.rpn
+        objectness, deltas, counts = self._first_stage(features)
+        anchors = self._anchors(batch, features)
+        proposals = self._decoded(batch, objectness, deltas, anchors, counts)
         labels, matched = rpn.assign_targets_to_anchors(anchors, targets)
         goals = torch.cat(rpn.box_coder.encode(matched, anchors))
         positive, negative = (
@@ -105,7 +104,24 @@ class TwoStage(Adapter):
         sampled = torch.zeros_like(labels, dtype=torch.bool).index_fill_(0, chosen, True)
         weights = tuple(rpn.box_coder.weights)
         known = RowTargets(labels.long(), _positive([goals], labels), sampled, "sigmoid", weights, float(len(chosen)))
-        return Rows(objectness.float(), deltas.float()), proposals, known, losses
+        return Rows(objectness, deltas), proposals, known, losses
+
+    def _first_stage(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[int]]:
+        """Objectness [N * A, 1] and deltas [N * A, 4] of all anchors, and how many of an image are of each level."""
+        objectness, deltas = exact(self.detector.rpn.head(list(features.values())))
+        counts = [level[0].numel() for level in objectness]
+        return *zoo.rpn.concat_box_prediction_layers(objectness, deltas), counts
+
+    def _anchors(self, batch: DetectionBatch, features: dict[str, Tensor]) -> list[Tensor]:
+        return self.detector.rpn.anchor_generator(image_list(batch), list(features.values()))
+
+    def _decoded(
+        self, batch: DetectionBatch, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], counts: list[int]
+    ) -> list[Tensor]:
+        """The boxes of an image that are left after suppression, [n, 4]."""
+        rpn = self.detector.rpn
+        boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+        return rpn.filter_proposals(boxes, objectness, batch.sizes, counts)[0]
 
     def _sampled(
         self, proposals: list[Tensor], targets: Targets
@@ -122,7 +138,9 @@ class TwoStage(Adapter):
         self, batch: DetectionBatch, features: dict[str, Tensor], proposals: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
         heads = self.detector.roi_heads
-        return heads.box_predictor(heads.box_head(heads.box_roi_pool(features, proposals, list(batch.sizes))))
+        pooled = heads.box_roi_pool(features, proposals, list(batch.sizes))
+        logits, deltas = exact(heads.box_predictor(heads.box_head(pooled)))
+        return logits, deltas
 
 
 @contextlib.contextmanager
@@ -144,4 +162,4 @@ def _positive(deltas: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def _roi_rows(logits: Tensor, deltas: Tensor) -> Rows:
-    return Rows(logits.float(), deltas.view(len(deltas), -1, 4).float())
+    return Rows(logits, deltas.view(len(deltas), -1, 4))
