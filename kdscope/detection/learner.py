@@ -38,6 +38,11 @@ class DetectionLearner(nn.Module):
         self._frozen = {p for p in student.parameters() if not p.requires_grad}
         self.enter(None)
 
+    @property
+    def least_images(self) -> int:
+        """The smallest batch that the student can be trained with."""
+        return self._adapter.least_images
+
     def enter(self, phase: tuple[str, Phase] | None) -> None:
         """Which parameters learn; there are no phases."""
         self.phase = phase

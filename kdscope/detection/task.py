@@ -28,6 +28,7 @@ from kdscope.models import load_weights, weights_hash
 from kdscope.run import Run, load_data, load_teacher
 from kdscope.training.classification import first_difference
 from kdscope.training.gradients import check_rule
+from kdscope.training.ranks import processes
 
 FLIPS = {"standard": 0.5, "none": 0.0}  # augmentation: the share of images that are mirrored
 OBSERVED = 64  # training images at least that terms look at before the first step
@@ -131,6 +132,12 @@ class Detection:
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()
+        share = min(config.data.batch_size, len(dataset.train)) // processes(config.devices)
+        if share < learner.least_images:
+            raise KDScopeError(
+                f"detector {config.model.name!r} needs at least {learner.least_images} images in a batch, for its last "
+                f"maps have one cell, and a device gets {share}; raise --batch-size"
+            )
         if objective.needs_teacher and not begun:
             objective.begin(student, *teachers)
         if config.gradients != "sum" and len(set(objective.task)) < 2:
@@ -151,7 +158,13 @@ class Detection:
     ) -> tuple[DetectionBatches, dict[str, DetectionBatches]]:
         size = config.data.batch_size
         training = DetectionBatches(
-            dataset.train, batch_size=size, shuffle=True, flip=FLIPS[config.data.augment], seed=config.seed, **ranks
+            dataset.train,
+            batch_size=size,
+            shuffle=True,
+            flip=FLIPS[config.data.augment],
+            least=learner.least_images,
+            seed=config.seed,
+            **ranks,
         )
         parts = [dataset.test] if dataset.validation is None else [dataset.test, dataset.validation]
         return training, {part.name: HeldOut(dataset, part, batch_size=size, **ranks) for part in parts}

@@ -132,6 +132,13 @@ def test_ranks_share_each_batch(split, batch_size):
     assert [len(batches) for batches in covered] == [5, 6]
 
 
+@pytest.mark.parametrize(("world", "least", "sizes"), [(1, 1, [4] * 5 + [1]), (1, 2, [4] * 5), (2, 1, [2] * 5)])
+def test_a_ragged_batch_of_too_few_images_is_left_out(split, world, least, sizes):
+    batches = DetectionBatches(split, batch_size=4, shuffle=True, least=least, world_size=world)
+    assert [len(scenes.index) for scenes in batches.epoch()] == sizes
+    assert len(batches) == len(sizes)
+
+
 def test_what_does_not_fit_the_budget_gives_the_same(split):
     small = DetectionBatches(split, batch_size=4, shuffle=True, flip=0.5, memory_budget=1)
     for a, b in zip(small.epoch(), DetectionBatches(split, batch_size=4, shuffle=True, flip=0.5).epoch(), strict=True):

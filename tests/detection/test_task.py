@@ -178,6 +178,16 @@ def test_config_alone_repeats_the_run_and_detectors_have_defaults_of_their_own(t
     assert api.settings(data="digits").data.batch_size == 128
 
 
+SSD = QUICK | {"data": "scenes:5:128:1", "model": "torchvision:ssdlite320_mobilenet_v3_large", "epochs": 1}
+
+
+def test_a_last_batch_of_one_image_is_left_out_where_a_batch_norm_would_see_one_value(tmp_path):
+    run = kdscope.train(tmp_path / "run", **SSD | {"batch_size": 4})
+    assert run.summary["epoch"] == 1
+    with pytest.raises(KDScopeError, match="needs at least 2 images in a batch, for its last maps have one cell, and"):
+        kdscope.train(tmp_path / "one", **SSD | {"batch_size": 1})
+
+
 def test_training_finds_objects(tmp_path):
     """Eight scenes by heart."""
     options = STUDENT | {"data": "scenes:8:128:8", "augment": "none", "epochs": 20, "batch_size": 4}

@@ -11,6 +11,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows
 from kdscope.errors import KDScopeError
+from kdscope.methods.shapes import exact
 
 Targets = list[dict[str, Tensor]]
 LARGE = 1024  # side of the image that strides are read from: a multiple of any of them
@@ -42,9 +43,11 @@ class Adapter:
     Attributes:
         detector: the network; it stays what it was, and holds nothing of the adapter.
         strides: of each output of the backbone, by its key; without the max-pooled level.
+        least_images: the smallest batch that it can be trained with.
     """
 
     heads: tuple[str, ...] = ()
+    least_images = 1
 
     def __init__(self, detector: nn.Module):
         self.detector = detector
@@ -124,16 +127,14 @@ class Adapter:
         return {key: stride for stride, key in sorted(found.items())}
 
 
-def exact(said: Any) -> Any:
+def exact_heads(said: Any) -> Any:
     """What a head says, in float32: a tensor, or a list or mapping of them.
 
     Boxes take the precision of the numbers that they are decoded from, and bfloat16 knows no pixel between 512 and 516.
     """
-    if isinstance(said, Tensor):
-        return said.float()
     if isinstance(said, Mapping):
-        return {key: exact(value) for key, value in said.items()}
-    return [exact(value) for value in said]
+        return {key: exact_heads(value) for key, value in said.items()}
+    return exact(said) if isinstance(said, Tensor) else [exact_heads(value) for value in said]
 
 
 def targets_of(batch: DetectionBatch) -> Targets:

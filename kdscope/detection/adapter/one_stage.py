@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import detection as zoo
 from torchvision.ops import box_iou
 
-from kdscope.detection.adapter.base import Adapter, Step, Targets, exact, image_list, targets_of
+from kdscope.detection.adapter.base import Adapter, Step, Targets, exact_heads, image_list, targets_of
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 
 
@@ -17,6 +17,12 @@ class OneStage(Adapter):
     """RetinaNet, FCOS and SSD: the rows of "dense" are the anchors or locations, image by image, level by level."""
 
     heads = ("dense",)
+
+    @property
+    def least_images(self) -> int:
+        """The last maps of SSD have one cell, and a batch norm needs two values of a channel."""
+        ssd = isinstance(self.detector, zoo.ssd.SSD)
+        return 2 if ssd and any(isinstance(module, nn.BatchNorm2d) for module in self.detector.modules()) else 1
 
     def learn(self, batch: DetectionBatch) -> Step:
         features, outputs, anchors, levels = self._run(batch)
@@ -61,7 +67,7 @@ class OneStage(Adapter):
         return features, outputs, anchors, [level.shape[-2] * level.shape[-1] for level in levels]
 
     def _head(self, levels: list[Tensor]) -> dict[str, Tensor]:
-        return exact(self.detector.head(levels))
+        return exact_heads(self.detector.head(levels))
 
     def _matched(self, targets: Targets, anchors: list[Tensor], levels: list[int]) -> list[Tensor]:
         """Which box each row belongs to, -1 for the background and -2 for neither, as the detector itself matches."""

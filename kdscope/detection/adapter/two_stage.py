@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as zoo
 
-from kdscope.detection.adapter.base import Adapter, Step, Targets, exact, image_list, targets_of
+from kdscope.detection.adapter.base import Adapter, Step, Targets, exact_heads, image_list, targets_of
 from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures, Rows, RowTargets
 
 
@@ -108,7 +108,7 @@ class TwoStage(Adapter):
 
     def _first_stage(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, list[int]]:
         """Objectness [N * A, 1] and deltas [N * A, 4] of all anchors, and how many of an image are of each level."""
-        objectness, deltas = exact(self.detector.rpn.head(list(features.values())))
+        objectness, deltas = exact_heads(self.detector.rpn.head(list(features.values())))
         counts = [level[0].numel() for level in objectness]
         return *zoo.rpn.concat_box_prediction_layers(objectness, deltas), counts
 
@@ -139,7 +139,7 @@ class TwoStage(Adapter):
     ) -> tuple[Tensor, Tensor]:
         heads = self.detector.roi_heads
         pooled = heads.box_roi_pool(features, proposals, list(batch.sizes))
-        logits, deltas = exact(heads.box_predictor(heads.box_head(pooled)))
+        logits, deltas = exact_heads(heads.box_predictor(heads.box_head(pooled)))
         return logits, deltas
 
 

@@ -41,6 +41,7 @@ class DetectionBatches(Shares):
         batch_size: of all ranks together.
         shuffle: whether an epoch is a permutation that depends on (seed, epoch) only.
         flip: probability that an image and its boxes are mirrored, left to right.
+        least: with `shuffle`, a ragged last batch with fewer images than this on a rank is left out.
         everything: whether crowds and ignored regions stay among the objects: for evaluation, never for training.
         seed: for the permutation and the flips.
         device: where batches are made.
@@ -67,6 +68,7 @@ class DetectionBatches(Shares):
         batch_size: int = 8,
         shuffle: bool = False,
         flip: float = 0.0,
+        least: int = 1,
         everything: bool = False,
         seed: int = 0,
         device: str | torch.device = "cpu",
@@ -87,6 +89,7 @@ class DetectionBatches(Shares):
             raise KDScopeError(f"flip={flip:g} is not a probability; give 0 (never) to 1 (always)")
         self.split, self.seed, self.shuffle, self.flip, self.everything = split, seed, shuffle, flip, everything
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.least = least
         self.device, self.workers = torch.device(device), workers
         self.objects: Objects = split.objects if everything else split.objects.only(~split.objects.crowd)
         self.store = None
@@ -99,7 +102,7 @@ class DetectionBatches(Shares):
         if not self.shuffle:
             return -(-len(self._run()) // self._step())
         whole, rest = divmod(len(self.split), self.batch_size)
-        return whole + (rest >= self.world_size)
+        return whole + (rest >= self.world_size * self.least)
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Scenes]:
         """The batches of one epoch on this rank, from batch `start` on: the same ones whatever `start` is."""
@@ -124,7 +127,7 @@ class DetectionBatches(Shares):
         parts = permutation(self.seed, epoch, len(self.split)).split(self.batch_size)
         shares = [len(part) // self.world_size for part in parts]
         whole = zip(parts, shares, strict=True)
-        return [part[self.rank * share : (self.rank + 1) * share] for part, share in whole if share]
+        return [part[self.rank * share : (self.rank + 1) * share] for part, share in whole if share >= self.least]
 
     def _gather(self, index: Tensor) -> Tensor:
         return self.store.index_select(0, index.to(self.store.device))

@@ -32,8 +32,6 @@ class DetectionObjective(nn.Module):
     """
 
     phases: tuple[tuple[str, Phase], ...] = ()
-    least_images = 1
-    most_demanding = ""
 
     def __init__(self, terms: Mapping[str, Mapping[str, Any]], teacher: bool):
         super().__init__()
