@@ -57,6 +57,8 @@ def beside(pair: Pair, split: str) -> FeatureCache:
 def rows_of(cache: FeatureCache, confidence: float = 0.95) -> dict[Rows, Result]:
     """Agreement and divergence of each head, and how often the student's box is worse than the teacher's."""
     found: dict[Rows, Result] = {}
+    if "coders" not in cache.identity:
+        raise KDScopeError(f"{cache.path} does not say in what units boxes are: an earlier kdscope made it; delete it")
     for head, scores in cache.identity["heads"].items():
         labels, student, teacher, mine, theirs, targets = (
             cache.array(f"rows/{head}/{name}")[:]
@@ -68,6 +70,7 @@ def rows_of(cache: FeatureCache, confidence: float = 0.95) -> dict[Rows, Result]
         for part, values in dense_fidelity(teacher[there], student[there], *flat, images, scores).items():
             for measure, by_image in (("row-agreement", values.agreement), ("row-kl", values.kl)):
                 found[Rows(measure, head, part)] = as_result(measure, by_image, confidence)
-        worse = worse_boxes(theirs[there], mine[there], targets[there], *flat, images)
+        coder = cache.identity["coders"][head]
+        worse = worse_boxes(theirs[there], mine[there], targets[there], *flat, images, coder)
         found[Rows(BOXES, head, PARTS[0])] = as_result(BOXES, worse, confidence)
     return found

@@ -37,6 +37,7 @@ class RowTargets:
         sampled: [R] bool, the rows that the detector's own loss counts.
         scores: "softmax" or "sigmoid", how logits become probabilities.
         delta_weights: of the box coder, (x, y, w, h): deltas divided by them are in units of the anchor's own size.
+            None where deltas are distances to the sides (l, t, r, b), of FCOS: in strides (`box_errors`).
         normaliser: what the detector divides the sum of its regression losses by: one number, or one of each row [R]
             (RetinaNet counts the positives of each image). Divide first and sum then, and both are right.
     """
@@ -45,7 +46,7 @@ class RowTargets:
     deltas: Tensor
     sampled: Tensor
     scores: str
-    delta_weights: tuple[float, float, float, float]
+    delta_weights: tuple[float, float, float, float] | None
     normaliser: float | Tensor
 
 

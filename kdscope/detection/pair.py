@@ -14,8 +14,9 @@ A cache of kind "pair", on the student's frame; N images, maps of each stride th
     logits             float32 [N, 1]     the error over the energy, both summed over all strides
 
 HEAD is "dense" of one-stage detectors, "rpn" and "roi" of two-stage ones; those whose anchors or classes differ are
-left out. The identity says `frame` (height, width), `strides`, `heads` (of each, "softmax" or "sigmoid"), and the
-`teacher` and the `adapters` by their weights. Two-stage detectors sample proposals by chance: here from a generator
+left out. The identity says `frame` (height, width), `strides`, `heads` (of each, "softmax" or "sigmoid"), `coders` (of
+each, the weights of its box coder, or None where it regresses distances), and the `teacher` and the `adapters` by their
+weights. Two-stage detectors sample proposals by chance: here from a generator
 that the image's position in the split seeds, so that what is kept of an image is its own affair.
 """
 
@@ -65,6 +66,7 @@ class PairProducer(Producer):
         self.student, self._teacher = adapt(student), adapt(teacher)
         self._adapters, self._places, self._rows = dict(adapters), max(1, places), rows
         self._heads: dict[str, str] = {}
+        self._coders: dict[str, list[float] | None] = {}
 
     def __call__(self, batch: Framed) -> dict[str, Tensor]:
         with drawn_by_image(self.student.detector, batch.index.tolist()):
@@ -80,6 +82,7 @@ class PairProducer(Producer):
             goals = step.batch.targets[head]
             lengths = [len(each) for each in step.proposals] if head == "roi" else [len(goals.labels) // count] * count
             self._heads[head] = goals.scores
+            self._coders[head] = None if goals.delta_weights is None else list(goals.delta_weights)
             columns = {"student": ours.logits, "teacher": other.logits, "targets": goals.deltas}
             columns |= {
                 f"{who}_deltas": class_deltas(rows, goals.labels)
@@ -96,8 +99,8 @@ class PairProducer(Producer):
         strides = strides_in(first, "error/")
         return {
             "layers": [f"error/{stride}" for stride in strides], "reduction": "map", "strides": strides,
-            "heads": self._heads, "rows": self._rows, "teacher": weights_hash(self._teacher.detector),
-            "adapters": hash_of(self._adapters),
+            "heads": self._heads, "coders": self._coders, "rows": self._rows,
+            "teacher": weights_hash(self._teacher.detector), "adapters": hash_of(self._adapters),
         }  # fmt: skip
 
     def _errors(self, ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> dict[str, Tensor]:

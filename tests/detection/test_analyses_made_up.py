@@ -43,7 +43,7 @@ def pair_of(equal: bool, where: int | None = None) -> Memory:
         side = SIDE // stride
         error = np.zeros((IMAGES, side, side)) if equal else np.where(inside(stride), 3.0, 0.0) + (where or 0)
         arrays |= {f"error/{stride}": error, f"energy/{stride}": np.full((IMAGES, side, side), 4.0)}
-    return Memory(arrays, {"strides": list(STRIDES), "heads": {"dense": "sigmoid"}})
+    return Memory(arrays, {"strides": list(STRIDES), "heads": {"dense": "sigmoid"}, "coders": {"dense": [1.0] * 4}})
 
 
 @pytest.fixture(scope="module")

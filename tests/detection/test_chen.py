@@ -1,6 +1,7 @@
 """Chen et al. (2017) against numbers worked out by hand, and each part of it against its own facts."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 from torchvision.models.detection._utils import BoxCoder
 
+from kdscope.detection import models
+from kdscope.detection.adapter import adapt
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.box_errors import in_boxes
 from kdscope.detection.methods.chen import BoundedBox, SoftClass, bounded_regression, soft_cross_entropy, soft_optimum
 from kdscope.detection.methods.mimicry import Hint, hint_loss
 from kdscope.detection.methods.objective import DetectionObjective
@@ -189,6 +193,81 @@ def test_the_margin_means_the_same_displacement_for_proposals_and_for_boxes():
         assert bounded_regression(r_s, r_t, y, 0.0029, units).item() == pytest.approx((0.6 * expected) ** 2, rel=1e-4)
     for error, loss in ((0.2, 0.144444), (0.1, 0.045)):
         close(smooth_l1_loss(torch.tensor(error), torch.tensor(0.0), beta=1 / 9), loss)
+
+
+# FCOS, whose regression is of distances to the sides
+
+
+def bounded_on_distances(ours, theirs, target, units=None, **options):
+    """The bounded-box loss of rows of "dense" that all have an object, divided by 1."""
+    batch = truth([1] * len(target), target, head="dense", scores="sigmoid", units=units)
+    logits = torch.zeros(len(target), 1)
+    student, teacher = (DetectionFeatures({}, {"dense": Rows(logits, each)}) for each in (ours, theirs))
+    return built(BoundedBox(**options), student, teacher)(student, teacher, batch)["dense"]
+
+
+def test_an_error_of_a_distance_is_a_fraction_of_the_targets_side():
+    """A target of 8 x 4 strides, a student off by 0.8 on the left and by 0.2 at the top, a teacher by 0.4 and 0.3."""
+    target = torch.tensor([[3.0, 1.0, 5.0, 3.0]], dtype=torch.float64)
+    student = target + torch.tensor([[0.8, 0.2, 0.0, 0.0]])
+    teacher = target + torch.tensor([[0.4, 0.3, 0.0, 0.0]])
+    close(in_boxes(target, target), [[3 / 8, 1 / 4, 5 / 8, 3 / 4]], atol=1e-12)
+    close(bounded_on_distances(student, teacher, target), 0.1**2 + 0.05**2, atol=1e-8)
+    close(bounded_on_distances(student, teacher, target, kind="mimic"), 0.05**2 + 0.025**2, atol=1e-8)
+    # 0.0125 of the student, 0.008125 of the teacher: the other way round a margin of 0.0044 makes it count.
+    assert bounded_on_distances(teacher, student, target, margin=0.0043).item() == 0
+    close(bounded_on_distances(teacher, student, target, margin=0.0044), 0.008125, atol=1e-8)
+    # In strides the teacher is better at a short side too; in parts of the side it is not.
+    wide, ours, theirs = (torch.tensor([row]) for row in ([8.0, 0.5, 8.0, 0.5], [9.0, 0.5, 8.0, 0.5], [8, 0.9, 8, 0.5]))
+    assert bounded_on_distances(ours, theirs, wide).item() == 0
+    close(bounded_on_distances(ours, theirs, wide, units=UNITS), 1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.01, 100), st.floats(0, 0.5), st.sampled_from(["bounded", "mimic"]))
+def test_the_loss_of_distances_does_not_know_how_large_an_object_is(seed, scale, margin, kind):
+    """Twice the image, or half the stride, multiplies all distances: neither the gate nor the loss moves."""
+    generator = torch.Generator().manual_seed(seed)
+    s, t, y = (0.1 + 5 * torch.rand(6, 4, generator=generator, dtype=torch.float64) for _ in range(3))
+    value = bounded_on_distances(s, t, y, margin=margin, kind=kind)
+    close(bounded_on_distances(s * scale, t * scale, y * scale, margin=margin, kind=kind), value, atol=1e-5)
+    size = torch.stack([y[:, 0] + y[:, 2], y[:, 1] + y[:, 3]] * 2, dim=1)
+    error, other = ((s - y) / size).square().sum(1), ((t - y) / size).square().sum(1)
+    expected = error[error + margin > other].sum() if kind == "bounded" else ((s - t) / size).square().sum()
+    close(value.double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_a_tenth_of_a_box_is_of_one_order_on_heads_of_all_families(side):
+    """A student whose boxes are a tenth of their width to the right of the truth, on rows of real detectors."""
+    found = {}
+    for family in ("fcos", "retinanet", "fasterrcnn"):
+        torch.manual_seed(0)
+        adapter = adapt(models.build(f"{family}_resnet10_w8", 3, min_size=128))
+        box = torch.tensor([[24.0, 30.0, 24 + side, 30 + side]])
+        images, truths = [torch.rand(3, 128, 128)], [{"boxes": box, "labels": torch.tensor([1])}]
+        step = adapter.learn(adapter.frame(images, truths, torch.arange(1)))
+        head = "rpn" if family == "fasterrcnn" else "dense"
+        goals = step.batch.targets[head]
+        counted = goals.sampled & (goals.labels > 0)
+        assert counted.any()
+        assert (goals.delta_weights is None) == (family == "fcos")
+        if family == "fcos":
+            strides = (goals.deltas[:, 0] + goals.deltas[:, 2])[:, None]
+            shifted = goals.deltas + 0.1 * strides * torch.tensor([-1.0, 0, 1, 0])  # farther from left, nearer to right
+        else:
+            anchors = adapter.anchors(step.batch)
+            shifted = adapter.detector.rpn.box_coder if family == "fasterrcnn" else adapter.detector.box_coder
+            moved = (box + torch.tensor([0.1 * side, 0, 0.1 * side, 0])).expand(len(anchors), 4)
+            shifted = shifted.encode_single(moved, anchors)
+        known = RowTargets(*(getattr(goals, name) for name in ("labels", "deltas", "sampled", "scores")),
+                           goals.delta_weights, counted.sum().float())  # fmt: skip
+        said = [DetectionFeatures({}, {head: Rows(torch.zeros(len(goals.labels), 1), each)})
+                for each in (shifted, goals.deltas)]  # fmt: skip
+        batch = replace(step.batch, targets={head: known})
+        found[family] = built(BoundedBox(), *said)(*said, batch)[head].item()
+    assert found["fcos"] == pytest.approx(2 * 0.1**2, rel=1e-3)  # two sides are off by a tenth
+    assert all(0.003 < value < 0.03 for value in found.values()), found
 
 
 # The terms

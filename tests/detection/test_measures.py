@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
@@ -11,6 +12,7 @@ from scipy.stats import entropy
 from sklearn.metrics import roc_auc_score
 
 from kdscope import KDScopeError
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 from kdscope.detection.measures.agreement import best_score, detection_agreement
 from kdscope.detection.measures.attention_boxes import against_boxes
 from kdscope.detection.measures.attention_gap import attention_gap
@@ -19,6 +21,7 @@ from kdscope.detection.measures.feature_error import feature_error
 from kdscope.detection.measures.found import Found, assigned, box_iou
 from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
 from kdscope.detection.measures.shapley import shapley, subsets
+from kdscope.detection.methods.chen import BoundedBox
 
 BLOCK = np.zeros((1, 8, 8), dtype=bool)
 BLOCK[0, 2:4, 2:6] = True  # 8 of 64 cells
@@ -237,6 +240,28 @@ def test_a_box_is_worse_only_if_it_is_farther():
     y = np.zeros((3, 4))
     t, s = (y + np.array(x)[:, None] for x in ([0.3, 0.1, 0.2], [0.1, 0.3, 0.2]))
     assert worse_boxes(t, s, y, [1, 2, 1], [0, 1, 1], 2).tolist() == [0, 0.5]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), None])
+def test_a_box_is_worse_where_the_bounded_loss_is_active(weights):
+    """Row by row, each an image of its own, on deltas of any coder and on distances: units decide one row in ten."""
+    rng = np.random.default_rng(11)
+    t, s, y = rng.uniform(0.2, 4, size=(3, 400, 4))
+    rows = {"labels": np.ones(400, int), "image": np.arange(400), "images": 400}
+    found = worse_boxes(t, s, y, **rows, weights=weights) == 1
+    labels = torch.ones(400, dtype=torch.int64)
+    known = RowTargets(labels, torch.from_numpy(y), labels > 0, "sigmoid", weights, 1.0)
+    student = torch.from_numpy(s).requires_grad_()
+    said = [
+        DetectionFeatures({}, {"dense": Rows(torch.zeros(400, 1), each)}) for each in (student, torch.from_numpy(t))
+    ]
+    frame = torch.zeros(1, 3, 8, 8), ((8, 8),), (torch.zeros(0, 4),), (labels[:0],), labels[:1]
+    term = BoundedBox()
+    term.build(*said)
+    term(*said, DetectionBatch(*frame, {"dense": known}))["dense"].backward()
+    assert (found == student.grad.any(1).numpy()).all()
+    raw = np.square(s - y).sum(1) > np.square(t - y).sum(1)
+    assert (0.05 < (found != raw).mean() < 0.2) == (weights != (1.0, 1.0, 1.0, 1.0))
 
 
 def test_shapley_is_the_mean_over_all_orders():

@@ -2,15 +2,17 @@
 
 Rows are anchors, places or proposals that both heads were asked about. Nearly all of them are background, on which any
 two detectors agree: a number over all rows would say that and nothing else, so there is none. The bounded share is that
-of the rows with an object on which the loss of Chen et al. (NeurIPS 2017, eq. 4) is active: the student's box is worse
-than the teacher's.
+of the rows with an object on which the loss of Chen et al. (NeurIPS 2017) is active: the student's box is worse than
+the teacher's.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import log_softmax
 
+from kdscope.detection.box_errors import RAW, in_boxes, worse_than_teacher
 from kdscope.errors import KDScopeError, unknown
 
 PARTS = ("foreground", "background")
@@ -65,15 +67,28 @@ def dense_fidelity(
     }
 
 
-def worse_boxes(teacher: Any, student: Any, targets: Any, labels: Any, image: Any, images: int) -> np.ndarray:
+def worse_boxes(
+    teacher: Any,
+    student: Any,
+    targets: Any,
+    labels: Any,
+    image: Any,
+    images: int,
+    weights: Sequence[float] | None = RAW,
+) -> np.ndarray:
     """The share of the rows with an object whose box deltas [R, 4] are farther from the target than the teacher's: [N].
+
+    Which they are is decided by the gate of the loss, without a margin; `weights` are those of the head's box coder, or
+    None where the deltas are distances to the sides, of FCOS.
 
     >>> worse_boxes([[0.0, 0, 0, 0]], [[1.0, 0, 0, 0]], [[0.0, 0, 0, 0]], [1], [0], 1)
     array([1.])
     """
     of = np.asarray(labels) > 0
     t, s, y = (np.asarray(x, np.float64)[of] for x in (teacher, student, targets))
-    worse = np.square(s - y).sum(axis=1) > np.square(t - y).sum(axis=1)
+    if weights is None:
+        t, s, y = (in_boxes(each, y) for each in (t, s, y))
+    worse = worse_than_teacher(s, t, y, weights=weights or RAW)
     return mean_by_image(worse.astype(np.float64), np.asarray(image)[of], images)
 
 

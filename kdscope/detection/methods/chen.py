@@ -1,10 +1,11 @@
 """Chen et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NeurIPS 2017.
 
 L = L_RPN + L_RCN + gamma L_Hint, where each of the first two is 1/N sum L_cls + lambda / N sum L_reg:
-L_cls = mu L_hard(P_s, y) + (1 - mu) L_soft(P_s, P_t), L_soft = -sum_c w_c P_t,c log P_s,c     (eq. 2, 3)
-L_reg = smoothL1(R_s, y) + nu L_b, L_b = ||R_s - y||^2 where ||R_s - y||^2 + m > ||R_t - y||^2, else 0     (eq. 4, 5)
+L_cls = mu L_hard(P_s, y) + (1 - mu) L_soft(P_s, P_t), L_soft = -sum_c w_c P_t,c log P_s,c
+L_reg = smoothL1(R_s, y) + nu L_b, L_b = ||R_s - y||^2 where ||R_s - y||^2 + m > ||R_t - y||^2, else 0
 Here mu is `classification` of the term "detection", 1 - mu the weight of "soft-class", lambda nu that of "bounded-box",
-and gamma that of "hint" (mimicry.py), so that each part can be switched off by itself.
+and gamma that of "hint" (mimicry.py), so that each part can be switched off by itself. The paper is of Faster R-CNN;
+what its L_b is on FCOS, whose regression is not of anchors, is in kdscope/detection/box_errors.py.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.box_errors import RAW, in_boxes, worse_than_teacher
 from kdscope.detection.methods.rows import RowTerm, background_of, class_deltas, row_weights
 from kdscope.errors import unknown
 from kdscope.methods.checks import positive, weight
@@ -63,7 +65,7 @@ def soft_optimum(teacher_probabilities: Tensor, background: float = 1.5) -> Tens
 def bounded_regression(
     student: Tensor, teacher: Tensor, target: Tensor, margin: float = 0.0, units: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
 ) -> Tensor:
-    """L_b of each box [R]: ||R_s - y||^2 where the student is worse than the teacher less a margin; equation 5.
+    """L_b of each box [R]: ||R_s - y||^2 where the student is worse than the teacher less a margin.
 
     The teacher appears in the condition alone: the gradient is 2 (R_s - y) where ||R_s - y||^2 + m > ||R_t - y||^2, and
     0 elsewhere. A tie at m = 0 is not worse.
@@ -72,7 +74,9 @@ def bounded_regression(
         student, teacher, target: R_s, R_t and y [R, 4].
         margin: m >= 0, in squared raw deltas (fractions of the anchor's own size): the condition is on deltas / units.
         units: weights of the box coder, by which R_s, R_t and y are multiplied: (10, 10, 5, 5) of the box head and
-            (1, 1, 1, 1) of the proposals. The loss itself is in the head's own units, as its smooth L1 is.
+            (1, 1, 1, 1) of the proposals. The loss itself is in the head's own units, as its smooth L1 is. Where the
+            units differ, the condition even at m = 0 is not that of the head's own units: there a shift of a fraction
+            of the anchor would count four times as much as a change of size by the same fraction.
 
     >>> y, r_s, r_t = torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(2, 4)
     >>> r_s[:, 0], r_t[:, 0] = torch.tensor([0.3, 0.2]), torch.tensor([0.1, 0.3])
@@ -80,11 +84,9 @@ def bounded_regression(
     (tensor([0.0900, 0.0000]), tensor([0.0900, 0.0400]))
     """
     student, target = exact(student), exact(target)
-    error = student - target
-    scale = error.new_tensor(units)
     with torch.no_grad():
-        worse = (error / scale).square().sum(1) + margin > ((exact(teacher) - target) / scale).square().sum(1)
-    return torch.where(worse, error.square().sum(1), 0.0)
+        worse = worse_than_teacher(student, exact(teacher), target, margin, units)
+    return torch.where(worse, (student - target).square().sum(1), 0.0)
 
 
 class SoftClass(RowTerm):
@@ -123,6 +125,9 @@ class SoftClass(RowTerm):
 class BoundedBox(RowTerm):
     """The teacher-bounded regression of each head: the sum over rows with an object, over the detector's own number.
 
+    On FCOS all of it is of distances as fractions of the target's size (`in_boxes`); in strides it would be ten
+    times the detector's own loss of boxes, which is an IoU, and grow with the square of an object's size.
+
     Args:
         margin: m, in squared raw deltas. The paper gives none.
         kind: "bounded" is L_b; "mimic" is ||R_s - R_t||^2, the ablation "L2" of the paper.
@@ -149,8 +154,10 @@ class BoundedBox(RowTerm):
             said = (class_deltas(each, targets.labels) for each in rows)
             # What does not count is zero before the loss: the target of a row without an object may be anything.
             ours, theirs, target = (torch.where(counted, exact(each), 0.0) for each in (*said, targets.deltas))
+            if targets.delta_weights is None:
+                ours, theirs, target = (in_boxes(each, target) for each in (ours, theirs, target))
             if self.kind == "bounded":
-                loss = bounded_regression(ours, theirs, target, self.margin, targets.delta_weights)
+                loss = bounded_regression(ours, theirs, target, self.margin, targets.delta_weights or RAW)
             else:
                 loss = (ours - theirs).square().sum(1)
             losses[head] = (loss / targets.normaliser).sum()

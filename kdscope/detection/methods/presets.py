@@ -114,11 +114,15 @@ DETECTION_METHODS.register("chen2017")(
         family="features",
         transfers="maps by an adapter, class probabilities, and boxes as far as the teacher is better",
         equation="L = mu hard + (1 - mu) soft_w + smoothL1 + nu L_b + gamma sum_l mean (V - Z)^2, all 0.5",
-        reference="PASCAL VOC mAP@.5 with a VGG16 teacher: Tucker student 54.7 -> 59.4; by part CLS 57.4, CLS-W 57.7, "
-        "L2 54.6, L2-B 55.9, Hints 56.9, Hints-A 58.0. The paper's claim is the order CLS-W > CLS, L2-B > L2, "
-        "Hints-A > Hints",
-        departures="The paper gives neither mu nor the margin m: 0.5 and 0. The margin is in squared raw deltas, "
-        "because the coders of proposals and boxes differ in scale up to 100 times in squares. The bound is decided "
+        reference="PASCAL VOC mAP@.5 with a VGG16 teacher, as later accounts quote it: Tucker student 54.7 -> 59.4; "
+        "by part CLS 57.4, CLS-W 57.7, L2 54.6, L2-B 55.9, Hints 56.9, Hints-A 58.0. The paper's claim is the order "
+        "CLS-W > CLS, L2-B > L2, Hints-A > Hints",
+        departures="The paper gives neither mu nor the margin m: 0.5 and 0. nu and gamma are as later accounts and "
+        "public ports have them, not checked against the paper. The bound and its margin are in squared raw deltas, "
+        "because the coders of proposals and boxes differ in scale up to 100 times in squares; on the box head the "
+        "bound at m = 0 is therefore not quite that of its own units. The paper is of Faster R-CNN and has no form "
+        "without anchors: on FCOS, whose distances in strides are as long as the object and whose own loss is an IoU, "
+        "L_b is of distances divided by the target's width and height. The bound is decided "
         "for each box; a public port decides it on the mean of the batch. Hints are of all levels, averaged over their "
         "elements, of maps divided by the teacher's root mean square, since the paper says neither which layers nor in "
         "what units: raw maps of a small FCOS make the hint 25 times the detector's own loss. w_0 = 1.5 makes the "
