@@ -22,7 +22,7 @@ from kdscope.measures.calibration import CalibrationMeasure
 from kdscope.measures.contingency import jackknife
 from kdscope.measures.logits import suitable, update_all
 from kdscope.measures.result import Result
-from kdscope.measures.seeds import over_seeds
+from kdscope.measures.seeds import differences, over_seeds
 from kdscope.measures.statistics import paired_bootstrap, student_interval, wilson
 from kdscope.measures.temperature import cross_fitted
 from kdscope.sources import Subject
@@ -166,13 +166,12 @@ def _by_seeds(found: Sequence[Found]) -> list[list[Found]]:
 
 def _over(members: Sequence[Found], confidence: float) -> dict[str, Any]:
     """The mean over seeds, for another training and other images; the null is the mean of those of each seed."""
-    result = over_seeds([one.result for one in members], confidence=confidence)
+    within = MEASURES[members[0].result.measure].card.range
+    result = over_seeds([one.result for one in members], confidence=confidence, within=within)
     gaps = [one.gap for one in members]
-    gap = over_seeds(gaps, confidence=confidence) if all(gaps) else None
+    gap = over_seeds(gaps, confidence=confidence, within=differences(within)) if all(gaps) else None
     null = tuple(float(np.mean(side)) for side in zip(*(one.null for one in members), strict=True))
-    low, high = MEASURES[result.measure].card.range  # a t interval over few seeds knows nothing of the range
-    clipped = replace(result, ci_low=max(low, result.ci_low), ci_high=min(high, result.ci_high))
-    return _row(replace(members[0], result=clipped, null=null, p_value=np.nan, gap=gap))
+    return _row(replace(members[0], result=result, null=null, p_value=np.nan, gap=gap))
 
 
 def _measure(answers: Answers, temperature: str, definition: str) -> tuple[str, dict]:

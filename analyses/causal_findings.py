@@ -15,12 +15,20 @@ from kdscope.measures.intervention import curve_area, mean_result, paired_result
 from kdscope.measures.map_overlap import map_overlap, map_rank_correlation
 from kdscope.measures.map_truth import energy_inside, left_out, mask_share
 from kdscope.measures.result import Result
-from kdscope.measures.seeds import over_seeds
+from kdscope.measures.seeds import EVERYTHING, differences, over_seeds
 from kdscope.measures.statistics import exact_mean
 
 MODES = ("deletion", "insertion")
 SHUFFLED = "floor: shuffled images"
 STRICT = ("smooth-random", "other-image", "randomised-weights", "own")  # what maps are held against, besides random
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
+RANGES = {  # of means over seeds; probabilities are deleted and inserted
+    **{"converged": SHARE, "completeness-error": (0.0, np.inf), "steps": (0.0, np.inf), "energy-inside": SHARE},
+    **{f"{mode}-{what}": SHARE for mode in MODES for what in ("auc", "curve", "auc-spread")},
+    **{f"{mode}-gain": differences(SHARE) for mode in MODES},
+    **dict.fromkeys(("map-overlap", "activation-overlap", "baseline-overlap"), CORRELATION),
+    "randomised-weights-correlation": CORRELATION,
+}
 Curves = Mapping[tuple[str, str], np.ndarray]  # [N, F] by mode and mask
 
 
@@ -118,10 +126,12 @@ def seeds_together(found: Iterable[Found], confidence: float) -> Iterator[Found]
         groups.setdefault((*key, each.share, each.epoch), []).append(each)
     for members in groups.values():
         if len({(m.a.key, m.b.key) for m in members}) > 1:
-            result, gains = over_seeds([m.result for m in members], confidence=confidence), [m.gain for m in members]
+            within = RANGES.get(members[0].result.measure, EVERYTHING)
+            result = over_seeds([m.result for m in members], confidence=confidence, within=within)
+            gains = [m.gain for m in members]
             frame = [[getattr(m.result, side) for m in members] for side in ("floor", "ceiling")]
             framed = result.with_frame(*(None if None in side else float(np.mean(side)) for side in frame))
-            gain = None if None in gains else over_seeds(gains, confidence=confidence)
+            gain = None if None in gains else over_seeds(gains, confidence=confidence, within=differences(within))
             yield replace(members[0], result=framed, gain=gain, seeds=len(members), left_out="")
 
 

@@ -15,8 +15,8 @@ from kdscope.measures.controls import derangement
 from kdscope.measures.ensemble import combine_logits
 from kdscope.measures.logits import suitable, update_all
 from kdscope.measures.result import Result
-from kdscope.measures.seeds import over_seeds
-from kdscope.measures.statistics import paired_bootstrap
+from kdscope.measures.seeds import EVERYTHING, differences, over_seeds
+from kdscope.measures.statistics import centred_interval, paired_bootstrap
 
 BLOCK = 2**22  # logits in a block
 SHUFFLED = 10_000  # images that a shuffled floor is measured on: its standard error is then below 0.005
@@ -112,33 +112,41 @@ def measure_caches(
     return {name: state.compute(confidence) for name, state in states.items() if state.seen}
 
 
-def over_groups(findings: Sequence[Finding], confidence: float = 0.95, *, scaled: bool = False) -> list[Finding]:
+def over_groups(
+    findings: Sequence[Finding],
+    confidence: float = 0.95,
+    *,
+    scaled: bool = False,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> list[Finding]:
     """One finding more for all seeds of a group together, for each pair and measure that has at least two.
 
-    `scaled` numbers, such as logarithms, do not end where the measure does.
+    `scaled` numbers, such as logarithms, do not end where the measure does; `ranges` are of measures without a card.
     """
     groups: dict[tuple, list[Finding]] = {}
     for finding in findings:
         pair = finding.pair
         key = (pair.pair, pair.a.groups, pair.b.groups, finding.result.measure, finding.result.definition)
         groups.setdefault((*key, finding.epoch), []).append(finding)
-    return [_together(members, confidence, scaled) for members in groups.values() if len(members) > 1]
+    several = [members for members in groups.values() if len(members) > 1]
+    return [
+        _together(members, confidence, EVERYTHING if scaled else possible(members[0].result.measure, ranges or {}))
+        for members in several
+    ]
 
 
-def _together(findings: list[Finding], confidence: float, scaled: bool) -> Finding:
+def possible(measure: str, ranges: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    """What a measure can be, by its card or by `ranges`."""
+    return MEASURES[measure].card.range if measure in MEASURES else ranges.get(measure, EVERYTHING)
+
+
+def _together(findings: list[Finding], confidence: float, within: tuple[float, float]) -> Finding:
     results, gains = [f.result for f in findings], [f.gain for f in findings]
-    result = over_seeds(results, confidence=confidence)
-    result = (result if scaled else _possible(result)).with_frame(
+    result = over_seeds(results, confidence=confidence, within=within).with_frame(
         *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
     )
-    gain = over_seeds(gains, confidence=confidence) if all(gains) else None
+    gain = over_seeds(gains, confidence=confidence, within=differences(within)) if all(gains) else None
     return Finding(findings[0].pair, result, gain, len(findings), findings[0].epoch)
-
-
-def _possible(result: Result) -> Result:
-    """With an interval that ends where the measure does: a t interval over few seeds knows nothing of its range."""
-    least, most = MEASURES[result.measure].card.range if result.measure in MEASURES else (-np.inf, np.inf)
-    return replace(result, ci_low=max(result.ci_low, least), ci_high=min(result.ci_high, most))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -186,11 +194,18 @@ def _ceilings(pair: Pair, pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def _gain(result: Result, floor: Result, direction: str, confidence: float) -> Result | None:
-    a, b = (result.per_sample, floor.per_sample) if direction != "lower" else (floor.per_sample, result.per_sample)
-    if a is None or b is None or len(a) != len(b) or result.definition != "kdscope":
+    """By how much the result is nearer than the floor, image by image; by draws where neither is a mean over images."""
+    a, b = (result, floor) if direction != "lower" else (floor, result)
+    if result.definition != "kdscope":
         return None
-    value, low, high = paired_bootstrap(a, b, confidence=confidence)
-    return replace(result, value=value, ci_low=low, ci_high=high, per_sample=a - b)
+    if a.draws is not None and b.draws is not None and len(a.draws) == len(b.draws):
+        value, draws = a.value - b.value, a.draws - b.draws
+        low, high = centred_interval(value, draws, confidence)
+        return replace(result, value=value, ci_low=low, ci_high=high, draws=draws)
+    if a.per_sample is None or b.per_sample is None or len(a.per_sample) != len(b.per_sample):
+        return None
+    value, low, high = paired_bootstrap(a.per_sample, b.per_sample, confidence=confidence)
+    return replace(result, value=value, ci_low=low, ci_high=high, per_sample=a.per_sample - b.per_sample)
 
 
 def _caches(pair: Pair, split: str, view: str) -> tuple | None:

@@ -208,7 +208,9 @@ def _of_arm(arm: Arm, kd: Arm | None, floor: Arm | None, confidence: float) -> I
     several = len(arm.results) > 1
     if several:
         values = [result.value for result in arm.results.values()]
-        result = over_seeds(list(arm.results.values()), confidence=confidence).with_frame(below, control=words)
+        within = MEASURES["accuracy"].card.range
+        result = over_seeds(list(arm.results.values()), confidence=confidence, within=within)
+        result = result.with_frame(below, control=words)
         yield result.row(
             **_known(arm, arm.first), seed="all", seeds=len(values), sd=float(np.std(values, ddof=1)),
             seconds=float(np.median(list(effort.values()))),

@@ -33,15 +33,15 @@ class Ranked(NamedTuple):
     def seeds(self) -> list[int | None]:
         return [one.party.seed for one in self.members]
 
-    def together(self, key: tuple[str, str, str], seed: int = 0) -> Score:
-        return over_trainings([scores[key] for scores in self.scores], seed)
+    def together(self, key: tuple[str, str, str]) -> Score:
+        return over_trainings([scores[key] for scores in self.scores])
 
     def ahead_of(self, other: "Ranked", key: tuple[str, str, str]) -> Score:
         """By how much this one is better: seed by seed where both have the same seeds."""
         if self.seeds == other.seeds:
             pairs = zip(self.scores, other.scores, strict=True)
             return over_trainings([mine[key].minus(theirs[key]) for mine, theirs in pairs])
-        return self.together(key).minus(other.together(key, seed=1))
+        return self.together(key).minus(other.together(key))
 
 
 def scores_of(one: Seen) -> dict[tuple[str, str, str], Score]:

@@ -22,7 +22,7 @@ from kdscope.features.graph import IMAGES
 from kdscope.figures.style import short_names
 from kdscope.measures.graphs import SATURATED
 from kdscope.measures.result import Result
-from kdscope.measures.statistics import bootstrap_mean, two_level_bootstrap
+from kdscope.measures.statistics import bootstrap_mean, two_level_interval
 from kdscope.sources import Subject
 
 COLUMNS = (
@@ -31,6 +31,10 @@ COLUMNS = (
 )
 SOURCE = "Lee & Song, BMVC 2019"
 Key = tuple[str, int]  # a group of students, and which of its teachers
+RANGES = {  # of means over seeds; none is below 0, save correlations
+    **dict.fromkeys(("same-class-mass", "identity-mass", "saturation"), (0.0, 1.0)),
+    "head-correlation": (-1.0, 1.0),
+}
 
 
 @analysis(
@@ -148,7 +152,8 @@ def _over_seeds(each: Sequence[tuple[Cells, Cells, dict]], group: str, confidenc
         values = [found[cell] for found, _, _ in each if cell in found]
         if len(values) < len(each) or len({len(v) for v in values}) > 1:
             continue
-        ends = two_level_bootstrap(np.stack(values), confidence=confidence)
+        ends = two_level_interval(np.stack(values), confidence=confidence)
+        ends = np.clip(ends, *RANGES.get(cell[0], (0.0, np.inf)))
         null = np.mean([null[cell].mean() for _, null, _ in each])
         yield _row(cell, np.mean(values), ends, null, about, about["batch"] * about["batches"])
 

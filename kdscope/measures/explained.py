@@ -7,7 +7,7 @@ import numpy as np
 
 from kdscope.errors import KDScopeError
 from kdscope.measures.crossed import crossed_mean
-from kdscope.measures.statistics import two_level_draws
+from kdscope.measures.statistics import two_level_interval
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ def share_explained(
     """How much of a method's gain an arm explains, where there is a gain.
 
     A ratio whose denominator may be zero says nothing, so that there is a share only where the method differs from the
-    reference beyond chance (`kdscope.measures.crossed`). Its interval is of the percentiles of both gains over the same
-    draws of seeds and images (the pigeonhole bootstrap of Owen, Annals of Applied Statistics 2007).
+    reference beyond chance (`kdscope.measures.crossed`). Its interval, for other seeds and other images, is that of the
+    linearised ratio: of the mean of (arm - alone) - share (method - alone), over the gain.
 
     Args:
         alone, arm, method: [S, N], one number for each seed and image, the same ones in the three.
@@ -54,9 +54,7 @@ def share_explained(
     value = float((arm - alone).mean() / gain.value)
     if len(alone) < 2:
         return Share(value, math.nan, math.nan, gain.value, gain.p_value)
-    # The same generator draws the same seeds and images for both.
-    ours, whole = (two_level_draws(each - alone, resamples, seed=0) for each in (arm, method))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = ours / whole
-    low, high = np.nanquantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Share(value, float(low), float(high), gain.value, gain.p_value)
+    # What an arm gains beyond its share has the mean 0; the ratio errs by the error of that mean, over the gain.
+    rest = (arm - alone) - value * (method - alone)
+    ends = np.array(two_level_interval(rest, confidence=confidence, resamples=resamples)) / gain.value
+    return Share(value, value + float(ends.min()), value + float(ends.max()), gain.value, gain.p_value)

@@ -22,6 +22,8 @@ class Result:
             is wrong, and it never is).
         per_sample: float64 [N], one number an image in the order in which the images came, NaN where an image does not
             count; None where the measure is no mean over images (Cohen's kappa).
+        draws: float64 [R], what the number was in resampled sets of images, the same sets for all networks; only of
+            measures that are no mean over images, whose differences are paired by them.
         n: how many images count.
         ci_low, ci_high: confidence interval; NaN where it cannot be known (n < 2 for a mean that is no proportion).
         floor, ceiling: what the measure is worth where nothing was transferred, and where nothing more could be; None
@@ -43,6 +45,7 @@ class Result:
     definition: str = "kdscope"
     source: str = ""
     excluded: int = 0
+    draws: np.ndarray | None = None
 
     def with_frame(
         self, floor: float | None = None, ceiling: float | None = None, control: str | None = None

@@ -5,23 +5,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
-from kdscope.measures.statistics import two_level_bootstrap
+from kdscope.measures.statistics import centred_interval, seeds_and_images, two_level_interval
+
+EVERYTHING = (-math.inf, math.inf)
 
 
-def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int = 0) -> Result:
+def over_seeds(
+    results: Sequence[Result],
+    *,
+    confidence: float = 0.95,
+    within: tuple[float, float] = EVERYTHING,
+    seed: int = 0,
+) -> Result:
     """The mean of one measure over trainings that differ in their seeds, on the same images.
 
-    The interval resamples seeds and images (Owen 2007; `kdscope.measures.statistics.two_level_bootstrap`). Where a
-    measure is no mean over images, it is the t interval of the seeds' values, widened by their mean interval over
-    images: the two variances are added. With less than five seeds either is a rough one.
+    The interval is Student's t of the seeds' values with the interval over images added to it
+    (`kdscope.measures.statistics.seeds_and_images`), which is that of the mean where images can be resampled for all
+    seeds at once (by their values, or by draws), and else the mean of the seeds' own.
 
     Args:
         results: two or more of the same measure, definition and images. Those with n = 0 are left out; n and excluded
             are the means of the others'.
+        within: what the number can be, where the interval ends: a t interval over few seeds knows nothing of that.
 
     Raises:
         KDScopeError: fewer than two results, or different measures.
@@ -38,24 +46,29 @@ def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int
     # A training for which no image counts says nothing: not of the value, and not of how many images are behind it.
     results = [result for result in results if result.n] or results
     values = np.array([result.value for result in results])
-    samples = [result.per_sample for result in results]
-    if np.isnan(values).all():  # no image counts for any of them
-        value = low = high = math.nan
-    elif len(results) == 1:  # and how another training would do is not known
-        value, low, high = float(values[0]), math.nan, math.nan
-    elif any(each is None for each in samples):
-        value = float(values.mean())
-        low, high = _added(value, values, results, confidence)
-    else:
-        value = float(values.mean())
-        low, high = two_level_bootstrap(np.stack(samples), confidence=confidence, seed=seed)
+    samples, draws = ([getattr(result, name) for result in results] for name in ("per_sample", "draws"))
+    value = float(values.mean())
+    low = high = math.nan
+    if np.isnan(value) or len(results) == 1:  # no image counts, or how another training would do is not known
+        pass
+    elif all(each is not None for each in samples):
+        low, high = two_level_interval(np.stack(samples), confidence=confidence, seed=seed)
         # A definition that weighs images unequally has its centre elsewhere than the plain means.
         plain = float(np.mean([np.nanmean(each) for each in samples]))
         low, high = low + value - plain, high + value - plain
+    elif all(each is not None for each in draws):
+        ends = centred_interval(value, np.mean(draws, axis=0), confidence)
+        low, high = seeds_and_images(value, values, ends, confidence)
+    else:
+        ends = [(result.ci_low - result.value, result.ci_high - result.value) for result in results]
+        below, above = np.mean(ends, axis=0)
+        low, high = seeds_and_images(value, values, (value + below, value + above), confidence)
+    low, high = (float(np.clip(end, *within)) for end in (low, high))
     return replace(
         results[0],
         value=value,
         per_sample=None,
+        draws=None,
         n=round(float(np.mean([result.n for result in results]))),
         excluded=round(float(np.mean([result.excluded for result in results]))),
         ci_low=low,
@@ -63,8 +76,10 @@ def over_seeds(results: Sequence[Result], *, confidence: float = 0.95, seed: int
     )
 
 
-def _added(value: float, values: np.ndarray, results: Sequence[Result], confidence: float) -> tuple[float, float]:
-    between = float(student_t.ppf((1 + confidence) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    below = float(np.mean([result.value - result.ci_low for result in results]))
-    above = float(np.mean([result.ci_high - result.value for result in results]))
-    return value - math.hypot(between, below), value + math.hypot(between, above)
+def differences(within: tuple[float, float]) -> tuple[float, float]:
+    """What the difference of two numbers can be that are both `within` a range.
+
+    >>> differences((0.0, 1.0))
+    (-1.0, 1.0)
+    """
+    return within[0] - within[1], within[1] - within[0]

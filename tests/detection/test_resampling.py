@@ -1,8 +1,11 @@
-"""Intervals of average precision: resampled images equal sets in which images stand twice, and seeds are resampled."""
+"""Intervals of average precision: resampled images equal sets that hold them twice; trainings add Student's t."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import average_precisions, match
@@ -74,16 +77,44 @@ def test_a_paired_difference_is_narrower_than_both():
     assert high == pytest.approx(0.5 + 1.96 * 0.1 * 2**0.5, abs=0.03)
 
 
-def test_trainings_are_resampled_as_well():
-    same = [Score(v, np.full(4000, v)) for v in (0.2, 0.4)]
+def test_trainings_add_students_t():
+    shared = np.random.default_rng(0).normal(0, 0.02, 4000)
+    same = [Score(v, v + shared) for v in (0.2, 0.3, 0.4)]
     together = over_trainings(same)
+    low, high = together.interval()
+    half = math.hypot(4.302653 * 0.1 / math.sqrt(3), 1.96 * 0.02)  # t of two degrees of freedom at 0.975
     assert together.value == pytest.approx(0.3)
-    # of two, both once (half of the draws), or one of them twice
-    values, counts = np.unique(together.draws.round(9), return_counts=True)
-    np.testing.assert_allclose(values, [0.2, 0.3, 0.4])
-    np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
-    alone = over_trainings(same[:1])
-    assert np.array_equal(alone.draws, same[0].draws)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.01)
+    assert together.interval(within=(0.2, 1.0)) == (0.2, high)
+    assert over_trainings(same[:1]) is same[0]
+    unknown = Score(math.nan, np.full(4000, math.nan))
+    assert over_trainings([unknown, *same]).interval() == (low, high)
+    lone = over_trainings([unknown, same[0]])
+    assert lone.value == 0.2
+    assert np.isnan(lone.interval()).all()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_intervals_of_trainings_hold_as_often_as_they_say(seeds):
+    """Of seeds three times as far apart as images leave a number. Draws of the trainings held 77, 84 and 90 %."""
+    rng, held, trials = np.random.default_rng(seeds), 0, 800
+    images = rng.normal(0, 0.01, 300)
+    for _ in range(trials):
+        values = rng.normal(0, 0.03, seeds) + rng.normal(0, 0.01)
+        low, high = over_trainings([Score(v, v + images) for v in values]).interval()
+        held += low <= 0 <= high
+    assert held / trials >= 0.935  # 0.95 less two errors of 800 trials
+
+
+def test_what_is_not_paired_has_the_interval_of_welch():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.5, 0.1, 4), rng.normal(0.3, 0.02, 3)
+    first, second = (over_trainings([Score(v, np.full(9, v)) for v in values]) for values in (a, b))
+    low, high = first.minus(second).interval()
+    known = ttest_ind(a, b, equal_var=False).confidence_interval()
+    assert (low, high) == pytest.approx((known.low, known.high))
+    one = Score(0.5, np.full(9, 0.5)).minus(second)  # of a lone training nothing but itself is known
+    assert (one.error, one.freedom) == (second.error, 2)
 
 
 def test_nothing_known_gives_no_interval():

@@ -9,7 +9,7 @@ from kdscope.errors import KDScopeError
 from kdscope.measures.agreement import Agreement
 from kdscope.measures.result import Result
 from kdscope.measures.seeds import over_seeds
-from kdscope.measures.statistics import two_level_bootstrap
+from kdscope.measures.statistics import two_level_interval
 
 
 def results(shares, n=300):
@@ -18,11 +18,11 @@ def results(shares, n=300):
     return [Result("agreement", s.mean(), s, n, s.mean() - 0.05, s.mean() + 0.05) for s in samples], np.stack(samples)
 
 
-def test_the_interval_is_the_two_level_bootstraps():
+def test_the_interval_is_that_of_seeds_and_images():
     found, samples = results([0.9, 0.8, 0.6])
     one = over_seeds(found)
     assert one.value == pytest.approx(samples.mean())
-    assert (one.ci_low, one.ci_high) == pytest.approx(two_level_bootstrap(samples))
+    assert (one.ci_low, one.ci_high) == pytest.approx(two_level_interval(samples))
     assert one.per_sample is None
 
 
@@ -40,6 +40,18 @@ def test_without_per_image_values_the_variances_add():
     assert one.value == pytest.approx(0.6)
     assert one.ci_low == pytest.approx(0.6 - math.hypot(between, 0.03), abs=1e-6)
     assert one.ci_high == pytest.approx(0.6 + math.hypot(between, 0.04), abs=1e-6)
+
+
+def test_draws_of_the_same_images_give_the_interval_of_the_mean():
+    shared = np.random.default_rng(0).normal(0, 0.02, 4000)
+    found = [
+        Result("ap", v, None, 100, v - 9, v + 9, draws=v + sign * shared) for v, sign in ((0.5, 1), (0.7, 1), (0.6, -1))
+    ]
+    one = over_seeds(found)
+    between = 4.302653 * 0.1 / math.sqrt(3)
+    half = math.hypot(between, 1.96 * 0.02 / 3)  # of the three one goes the other way: a third is left
+    assert (one.value, one.draws) == (pytest.approx(0.6), None)
+    assert (one.ci_high - one.ci_low) / 2 == pytest.approx(half, rel=0.01)
 
 
 def test_images_that_do_not_count_for_a_seed():

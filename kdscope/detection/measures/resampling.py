@@ -1,8 +1,9 @@
-"""How far is an average precision from that of infinitely many images, or trainings? Resampled images, and seeds.
+"""How far is an average precision from that of infinitely many images? Resampled images; and over trainings, by seeds.
 
 An image that is drawn twice counts twice: its detections and objects get the weight 2. Precision and recall are sums,
 so that a resample needs neither another matching nor another sort, and equals the number of a set in which the image
-stands twice. All networks get the same draws of images, so that their differences are paired.
+stands twice. All networks get the same draws of images, so that their differences are paired. Of several trainings the
+interval is that of all numbers over seeds (`kdscope.measures.statistics.seeds_and_images`).
 """
 
 import math
@@ -12,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdscope.detection.matching import RECALLS, Matches
+from kdscope.measures.seeds import EVERYTHING
+from kdscope.measures.statistics import centred_interval, widened
 
 RESAMPLES = 500
 SHARE = (0.0, 1.0)  # what an average precision can be
@@ -19,31 +22,39 @@ AT_ONCE = 2**22  # weights of detections held in memory
 
 
 class Score(NamedTuple):
-    """A number of a set of images, and what it was in resampled sets [R]."""
+    """A number of a set of images, and what it was in resampled sets [R].
+
+    Attributes:
+        error, freedom: of a mean over trainings, its standard error over them and the degrees of freedom of that.
+    """
 
     value: float
     draws: np.ndarray
+    error: float = 0.0
+    freedom: float = math.inf
 
-    def interval(
-        self, confidence: float = 0.95, within: tuple[float, float] = (-math.inf, math.inf)
-    ) -> tuple[float, float]:
-        """Percentiles of the draws around the value, and `within` what can be; NaN where they say nothing.
-
-        The draws are centred on the value: average precision of a set with duplicates is a little larger.
+    def interval(self, confidence: float = 0.95, within: tuple[float, float] = EVERYTHING) -> tuple[float, float]:
+        """For other images, and if it is a mean over trainings, for others of these; inside of what can be (`within`).
 
         >>> [round(end, 3) for end in Score(0.5, np.linspace(0, 1, 1001)).interval(0.9)]
         [0.05, 0.95]
+        >>> [round(end, 2) for end in Score(0.5, np.linspace(0, 1, 1001), error=0.1, freedom=1).interval(0.9, (0, 1))]
+        [0.0, 1.0]
         """
-        known = self.draws[~np.isnan(self.draws)]
-        if len(known) < 2:
-            return float("nan"), float("nan")
-        ends = np.quantile(known + self.value - known.mean(), [(1 - confidence) / 2, (1 + confidence) / 2])
-        low, high = np.clip(ends, *within)
+        images = centred_interval(self.value, self.draws, confidence)
+        low, high = np.clip(widened(self.value, self.error, self.freedom, images, confidence), *within)
         return float(low), float(high)
 
     def minus(self, other: "Score") -> "Score":
-        """The difference, draw by draw: paired where both were drawn from the same images."""
-        return Score(self.value - other.value, self.draws - other.draws)
+        """The difference, draw by draw: paired where both were drawn from the same images.
+
+        Means over trainings are not: for these, give differences of single trainings to `over_trainings`. If there are
+        no pairs, their errors add up, with the degrees of freedom of Welch.
+        """
+        parts = [(each.error**2, each.freedom) for each in (self, other)]
+        variance = sum(part for part, _ in parts)
+        freedom = variance**2 / sum(part**2 / each for part, each in parts) if variance > 0 else math.inf
+        return Score(self.value - other.value, self.draws - other.draws, math.sqrt(variance), freedom)
 
 
 def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -55,15 +66,31 @@ def image_weights(images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
-def over_trainings(scores: Sequence[Score], seed: int = 0) -> Score:
-    """The mean over trainings, whose draws resample them as well as the images; one training is itself.
+def over_trainings(scores: Sequence[Score]) -> Score:
+    """The mean over trainings on the same images; one training is itself.
 
-    >>> round(over_trainings([Score(0.2, np.array([0.2])), Score(0.4, np.array([0.4]))]).value, 3)
-    0.3
+    Those without a number (NaN) are left out; if one is left of several, nothing is known of another training.
+
+    >>> together = over_trainings([Score(0.2, np.full(9, 0.2)), Score(0.4, np.full(9, 0.4))])
+    >>> [round(end, 3) for end in together.interval(0.5)]
+    [0.2, 0.4]
     """
-    draws = np.stack([score.draws for score in scores])
-    chosen = image_weights(len(scores), draws.shape[1], seed).T / len(scores)
-    return Score(float(np.mean([score.value for score in scores])), np.where(chosen > 0, draws * chosen, 0.0).sum(0))
+    if len(scores) == 1:
+        return scores[0]
+    known = [score for score in scores if not math.isnan(score.value)] or list(scores)
+    values, count = [score.value for score in known], len(known)
+    error = float(np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    mean = mean_of(known)
+    return Score(mean.value, mean.draws, error, max(1, count - 1))
+
+
+def mean_of(scores: Sequence[Score]) -> Score:
+    """The mean of numbers of the same images, such as of one training in several comparisons.
+
+    >>> mean_of([Score(0.2, np.array([0.1, 0.3])), Score(0.4, np.array([0.4, 0.4]))]).draws.round(2).tolist()
+    [0.25, 0.35]
+    """
+    return Score(float(np.mean([s.value for s in scores])), np.mean([s.draws for s in scores], axis=0))
 
 
 def precisions(
