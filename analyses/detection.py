@@ -2,7 +2,8 @@
 
 Average precision as COCO defines it (Lin et al., ECCV 2014), of each network and each way of training, with paired
 differences over images and seeds; and the fidelity of detections, between a student that had no teacher (the floor) and
-a second seed (the ceiling). What heads say of the same rows is compared where both have them.
+a second seed (the ceiling). What heads say of the same rows is compared where both have them. And the same over epochs,
+where a run kept probes.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from kdscope.analyses.cast import PAIRS, Cast, cast
 from kdscope.analyses.compare import Finding
 from kdscope.analyses.detection_agreement import agreement_findings
 from kdscope.analyses.detection_dense import dense_findings
+from kdscope.analyses.detection_epochs import agreement_over_epochs, moments_of, rows_over_epochs, scores_over_epochs
 from kdscope.analyses.detection_scores import score_rows
 from kdscope.analyses.detection_views import everyone
 from kdscope.analyses.detection_words import notes, short
@@ -24,7 +26,7 @@ from kdscope.sources import Subject
 
 COLUMNS = (
     *("pair", "role", "area", "class", "iou", "part", "head", "group", "a_group", "method", "architecture", "seed"),
-    *("seeds", "control", "gain", "gain_low", "gain_high", "confidence", "excluded"),
+    *("seeds", "epoch", "control", "gain", "gain_low", "gain_high", "confidence", "excluded"),
 )
 
 
@@ -54,7 +56,8 @@ def detection(
     Returns:
         A report whose table has, besides the shared columns: pair ("truth" for a network against the boxes, else
         `kdscope.analyses.cast.PAIRS`), role, area, class and iou ("all", or what the number is of), part and head (of
-        rows), seed ("all": mean over `seeds` trainings), control, and gain over the floor with its paired interval.
+        rows), seed ("all": mean over `seeds` trainings), epoch (of the probe images, after that many epochs; else none,
+        of all), control, and gain over the floor with its paired interval.
 
     Raises:
         KDScopeError: a network that classifies images, caches of different images.
@@ -64,15 +67,19 @@ def detection(
     said: list[str] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
         networks = everyone(roles, alone, split)
-        own = list(score_rows(roles, networks, confidence))
+        moments = moments_of(networks, split)
+        own = [*score_rows(roles, networks, confidence), *scores_over_epochs(roles, moments, confidence)]
         if roles is not None:
             found = agreement_findings(roles, networks, confidence)
+            found += agreement_over_epochs(roles, moments, confidence)
             own += [row_of(roles, f, seed) | {"iou": key[1]} for key, f, seed in found]
             of_rows, left_out = dense_findings(roles, split, confidence) if heads else ([], [])
+            of_rows += rows_over_epochs(roles, split, confidence) if heads else ()
             own += [row_of(roles, f, seed) | {"head": key.head, "part": key.part} for key, f, seed in of_rows]
             said += left_out
         rows += [{"layer": "", "view": "none", **row, "split": split} for row in own]
     table = ordered(tidy([row | {"analysis": "detection", "confidence": confidence} for row in rows], COLUMNS))
+    table["epoch"] = table["epoch"].astype("Int64")
     return Report(table, short(table), (*(roles.notes if roles else ()), *said, *notes(table)))
 
 
@@ -96,19 +103,21 @@ def row_of(roles: Cast, finding: Finding, seed: str) -> dict[str, Any]:
         a=name(pair.a), b=name(pair.b), pair=pair.pair, group=roles.group_name(pair.b),
         a_group=roles.group_name(pair.a), method=b.method, architecture=b.architecture,
         seed="" if seed == "None" else seed, seeds=finding.seeds,
-        control=result.control, gain=gain and gain.value, gain_low=gain and gain.ci_low,
+        epoch=finding.epoch, control=result.control, gain=gain and gain.value, gain_low=gain and gain.ci_low,
         gain_high=gain and gain.ci_high, excluded=result.excluded,
     )  # fmt: skip
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:
-    """Split by split, networks against the boxes first, then the pairs in the order of `PAIRS`, all seeds first."""
+    """Split by split, networks against the boxes first, then the pairs in the order of `PAIRS`, epochs last, all seeds
+    before each."""
     if not len(table):
         raise KDScopeError("there is nothing to be measured")
     keys = pd.DataFrame(
         {
             "split": table["split"].map(list(dict.fromkeys(table["split"])).index),
             "pair": table["pair"].map({name: k for k, name in enumerate(("truth", *PAIRS))}),
+            "epoch": table["epoch"].astype(float).fillna(-1.0) if "epoch" in table else -1.0,
             "measure": table["measure"].map(list(dict.fromkeys(table["measure"])).index),
             "group": table["group"].fillna("").map(list(dict.fromkeys(table["group"].fillna(""))).index),
             "all": (table["seed"] != "all").astype(int),

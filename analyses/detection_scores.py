@@ -1,7 +1,7 @@
 """Average precision of each network and each way of training, by area and class, and who is better than whom."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,40 +45,58 @@ class Ranked(NamedTuple):
 
 
 def scores_of(one: Seen) -> dict[tuple[str, str, str], Score]:
-    """Of a network by (measure, area, class): "ap", "ap50", "ap75" and "ar"; classes over all areas, and AP alone.
+    """Of a network by (measure, area, class), as `in_area`, of all areas."""
+    return {key: score for area in one.matches for key, score in in_area(one, area).items()}
+
+
+def in_area(one: Seen, area: str) -> dict[tuple[str, str, str], Score]:
+    """Of objects of an area: "ap", "ap50", "ap75" and "ar" over all classes, and of all areas AP of each class.
 
     The draws are the same images for every network.
     """
-    images = len(one.found)
+    images, matches = len(one.found), one.matches[area]
     weights = np.concatenate([np.ones((1, images), dtype=np.int64), image_weights(images, RESAMPLES)])
     labels, image, classes = one.objects.labels.numpy(), one.objects.image.numpy(), len(one.classes)
-    scores = {}
-    for area, matches in one.matches.items():
-        ap = precisions(matches, labels, image, classes, weights)
-        at = {"ap": slice(None), "ap50": [LEVELS.index(0.5)], "ap75": [LEVELS.index(0.75)]}
-        scores |= {(name, area, EVERY): mean_score(ap[:, some]) for name, some in at.items()}
-        scores["ar", area, EVERY] = mean_score(recalls(matches, labels, image, classes, weights))
-        if area == EVERY:
-            scores |= {("ap", area, name): mean_score(ap[..., k : k + 1]) for k, name in enumerate(one.classes)}
+    ap = precisions(matches, labels, image, classes, weights)
+    at = {"ap": slice(None), "ap50": [LEVELS.index(0.5)], "ap75": [LEVELS.index(0.75)]}
+    scores = {(name, area, EVERY): mean_score(ap[:, some]) for name, some in at.items()}
+    scores["ar", area, EVERY] = mean_score(recalls(matches, labels, image, classes, weights))
+    if area == EVERY:
+        scores |= {("ap", area, name): mean_score(ap[..., k : k + 1]) for k, name in enumerate(one.classes)}
     return scores
+
+
+def ranked(
+    networks: Iterable[Seen], measure: Callable[[Seen], dict[tuple[str, str, str], Score]] = scores_of
+) -> dict[str, Ranked]:
+    """The ways of training, by their groups, seeds in their order."""
+    groups: dict[str, list[Seen]] = {}
+    for one in networks:
+        groups.setdefault(one.subject.group, []).append(one)
+    ordered = {
+        group: sorted(members, key=lambda one: (one.party.seed is None, one.party.seed or 0))
+        for group, members in groups.items()
+    }
+    return {group: Ranked(members, [measure(one) for one in members]) for group, members in ordered.items()}
 
 
 def score_rows(roles: Cast | None, networks: Mapping[tuple, Seen], confidence: float) -> Iterator[dict[str, Any]]:
     """Rows of each network, of all seeds of each way of training, and of the differences between these."""
-    groups: dict[str, list[Seen]] = {}
-    for one in networks.values():
-        groups.setdefault(one.subject.group, []).append(one)
-    ranked = {}
-    for group, members in groups.items():
-        members = sorted(members, key=lambda one: (one.party.seed is None, one.party.seed or 0))
-        ranked[group] = Ranked(members, [scores_of(one) for one in members])
-    for of in ranked.values():
-        rival = _rival(of.members[0], ranked)
-        teacher = _teacher(roles, of.members[0], ranked)
+    every = ranked(networks.values())
+    yield from own_rows(roles, every, confidence, every)
+    yield from _differences(roles, every, confidence)
+
+
+def own_rows(
+    roles: Cast | None, every: Mapping[str, Ranked], confidence: float, teachers: Mapping[str, Ranked]
+) -> Iterator[dict[str, Any]]:
+    """Rows of each network and of all seeds of each way of training, beside the student alone and the teacher."""
+    for of in every.values():
+        rival = _rival(of.members[0], every)
+        teacher = _teacher(roles, of.members[0], teachers)
         for row in [*([None] if len(of.members) > 1 else []), *range(len(of.members))]:
             for key in of.scores[0]:
                 yield _row(roles, of, row, key, rival if rival is not of else None, teacher, confidence)
-    yield from _differences(roles, ranked, confidence)
 
 
 def _row(

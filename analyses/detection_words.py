@@ -16,6 +16,7 @@ def together(rows: pd.DataFrame) -> pd.DataFrame:
 
 def short(table: pd.DataFrame) -> pd.DataFrame:
     """One row of text for each way of training; AP and its difference from the student alone in points."""
+    table = table[table["epoch"].isna()]
     whole = table[(table["pair"] == "truth") & (table["class"] == "all")]
     lines = []
     for (_, b), rows in together(whole).groupby(["split", "b"], sort=False):
@@ -63,7 +64,8 @@ def signed(value: float | None, low: float, high: float) -> str:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """Whether AP rose by more than chance, how that compares with a second seed, and the caveats."""
-    said = []
+    said = _active(table)
+    table = table[table["epoch"].isna()]
     gaps = table[(table["measure"] == "ap-difference") & (table["area"] == "all")]
     for row in gaps[gaps["pair"] == FLOORED].itertuples():
         sure = row.ci_low > 0 or row.ci_high < 0
@@ -78,6 +80,21 @@ def notes(table: pd.DataFrame) -> list[str]:
         said.append("no student without a teacher is among the sources: give one (--baseline RUN), for the floor")
     if len(trained) and trained["seeds"].max() < 3:
         said.append("fewer than 3 seeds: an interval over images says nothing of another training")
+    return said
+
+
+def _active(table: pd.DataFrame) -> list[str]:
+    """Where the bounded loss of Chen et al. was active before the first epoch and after the last, by the probes."""
+    said = []
+    rows = together(table[(table["measure"] == "worse-boxes") & table["epoch"].notna()])
+    for (_, b, head), own in rows.groupby(["split", "b", "head"], sort=False):
+        own = own.sort_values("epoch")
+        first, last = own.iloc[0], own.iloc[-1]
+        before, after = (ranged(row.value, row.ci_low, row.ci_high) for row in (first, last))
+        said.append(
+            f"{b}: its box is worse than the teacher's on {before}% of the {head} rows with an object after "
+            f"{first.epoch} epochs, on {after}% after {last.epoch}"
+        )
     return said
 
 
@@ -118,50 +135,6 @@ def outcome_notes(table: pd.DataFrame) -> list[str]:
             said.append(f"{row.b}: {points(row.value)}% of its false positives are its teacher's, {what} over alone")
     if not (table["measure"] == "transfer").any():
         said.append("no student without a teacher is among the sources: what came from the teacher cannot be told")
-    return said
-
-
-def attention_short(table: pd.DataFrame) -> pd.DataFrame:
-    """One row of text for each network: its attention against the boxes, and beside its teacher's; means of levels."""
-    rows = table[table["layer"].isin(("",)) | table["layer"].isna()]
-    rows = rows[rows["area"] == "all"]
-    truth = together(rows[rows["pair"] == "truth"])
-    pairs = together(rows[rows["pair"].isin(("teacher-student", FLOORED)) & rows["region"].isin(("",))])
-    lines = []
-    for (_, b), own in truth.groupby(["split", "b"], sort=False):
-        by = own.set_index("measure")
-        line = {"network": b, "seeds": str(by["seeds"].iloc[0])}
-        for measure in ("energy-in-boxes", "lift", "auroc", "area-matched-iou"):
-            line[measure] = _number(by.loc[measure].value)
-        other = pairs[pairs["b"] == b].drop_duplicates("measure").set_index("measure")
-        for measure in ("attention-overlap", "gap-ratio"):
-            line[measure] = _number(other.loc[measure].value) if measure in other.index else ""
-        lines.append(line)
-    return pd.DataFrame(lines)
-
-
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.2f}"
-
-
-def attention_notes(table: pd.DataFrame) -> list[str]:
-    """Whether a student looks where its teacher does more than one that had none, and where it differs most."""
-    rows = table[(table["layer"].isna() | (table["layer"] == "")) & (table["pair"] == "teacher-student")]
-    said = []
-    looks = together(rows[(rows["measure"] == "attention-overlap") & (rows["area"] == "all")])
-    for row in looks.itertuples():
-        if pd.isna(row.gain):
-            continue
-        sure = "" if row.gain_low > 0 or row.gain_high < 0 else ", which chance may explain"
-        gap = f"{row.gain:+.2f} [{row.gain_low:+.2f}, {row.gain_high:+.2f}]"
-        said.append(f"{row.b}: overlap of attention with {row.a} {row.value:.2f}, {gap} over the student alone{sure}")
-    density = together(rows[rows["measure"] == "error-density"])
-    for b, own in density.groupby("b", sort=False):
-        known = own[own["value"].notna()]
-        if not len(known):
-            continue
-        most = known.loc[known["value"].idxmax()]
-        said.append(f"{b}: its features differ most in cells of {most.region}, {most.value:.1f} times the average")
     return said
 
 

@@ -5,6 +5,7 @@
 - detection-agreement: agreement of detections with the teacher, between floor and ceiling.
 - detection-iou: the same over the overlap that a pair must have.
 - detection-rows: what the heads say of the same rows, objects and background apart.
+- detection-epochs: precision, agreement and rows while the students learned, where their runs kept probes.
 """
 
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kdscope.figures import FIGURES
+from kdscope.figures.detection_epochs import CAPTION, of_epochs, over_epochs
 from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, Estimate, band, colours, interval, legend_below, marks, panels, styled
@@ -45,7 +47,9 @@ CAPTIONS = {
 def detection(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
     table = table.assign(iou=table["iou"].astype(object).where(table["iou"].notna(), "").astype(str))
+    table = table if "epoch" in table else table.assign(epoch=float("nan"))
     last = last_split(table)
+    probes, last = of_epochs(last[last["epoch"].notna()]), last[last["epoch"].isna()]
     ap = last[(last["measure"] == "ap") & (last["class"] == "all")]
     gaps = last[(last["measure"] == "ap-difference") & last["area"].isin(("all",))]
     taught = last[last["pair"] == "teacher-student"]
@@ -61,6 +65,7 @@ def detection(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
         yield drawn(table, "detection-agreement", framed, lambda: agreement(framed), CAPTIONS["agreement"])
         yield drawn(table, "detection-iou", curve, lambda: over_iou(curve), CAPTIONS["iou"])
         yield drawn(table, "detection-rows", rows, lambda: of_rows(rows), CAPTIONS["rows"])
+        yield drawn(table, "detection-epochs", probes, lambda: over_epochs(probes), CAPTION)
 
 
 def precision(rows: pd.DataFrame) -> Figure:
