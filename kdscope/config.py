@@ -78,6 +78,18 @@ def _dataset(name: str) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(to_bytes)]
+
+
+def off_as_text(value: Any) -> Any:
+    """YAML reads a bare `off` as false.
+
+    >>> off_as_text(False), off_as_text("warn")
+    ('off', 'warn')
+    """
+    return "off" if value is False else value
+
+
+Preflight = Annotated[Literal["stop", "warn", "off"], BeforeValidator(off_as_text)]
 Place = Annotated[Path, AfterValidator(_anywhere)]
 
 
@@ -202,7 +214,7 @@ class Config(Settings):
     devices: int = Field(1, ge=1)
     precision: Literal["auto", "32", "bf16", "16"] = "auto"
     compile: bool = False
-    preflight: Literal["stop", "warn", "off"] = "stop"  # of a detector that is distilled, when a check fails
+    preflight: Preflight = "stop"  # of a detector that is distilled, when a check fails
     probe: Literal["cache", "cka", "cache+cka"] = "cache"  # feature caches of the probe set, CKA with the teachers
     probe_every: int = Field(0, ge=0)  # epochs between probes of a fixed set of images; 0: none
     probe_size: int = Field(512, ge=1)  # images of train and of test in the probe set
