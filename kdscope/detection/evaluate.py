@@ -12,6 +12,7 @@ from kdscope.detection.data import DetectionSplit
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.measures.found import Found
 from kdscope.detection.results import found_of
+from kdscope.models.watch import evaluating
 
 # torchvision's detectors have other thresholds and caps by family (0.05 and 100, 0.2 and 100, 0.001 and 300), so that
 # their own would compare settings and not networks.
@@ -23,17 +24,16 @@ MOST = 100
 def limited(network: nn.Module, score: float = SCORE, most: int = MOST) -> Iterator[None]:
     """In eval mode, and telling no detection below `score` and no more than `most` an image; as it was afterwards."""
     owner = network.roi_heads if isinstance(network, zoo.FasterRCNN) else network
-    known = {name: getattr(owner, name) for name in ("score_thresh", "detections_per_img") if hasattr(owner, name)}
-    mode = network.training
-    network.eval()
+    limits = {"score_thresh": score, "detections_per_img": most}
+    known = {name: getattr(owner, name) for name in limits if hasattr(owner, name)}
     try:
-        for name, value in zip(known, (score, most), strict=False):
-            setattr(owner, name, value)
-        yield
+        for name in known:
+            setattr(owner, name, limits[name])
+        with evaluating(network):
+            yield
     finally:
         for name, value in known.items():
             setattr(owner, name, value)
-        network.train(mode)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures
 from kdscope.detection.data.batches import Scenes
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.methods.term import Phase
+from kdscope.models.watch import evaluating
 
 Given = tuple[Tensor | list[Tensor], list[dict[str, Tensor]], Tensor]
 
@@ -91,16 +92,16 @@ class DetectionLearner(nn.Module):
     @torch.no_grad()
     def build(self, size: int = 64) -> None:
         """One dry pass of both, so that the terms can make their adapters and name their parts."""
-        mode = self.student.training
-        self.student.eval()  # no batch statistic may move
         box = torch.tensor([[size / 4, size / 4, size / 2, size / 2]])
         target = {"boxes": box, "labels": torch.ones(1, dtype=torch.int64)}
-        step = self._adapter.learn(self._adapter.frame(torch.zeros(1, 3, size, size), [target], torch.zeros(1).long()))
+        with evaluating(self.student):  # no batch statistic may move
+            self._adapter.check_student(size)
+            frame = self._adapter.frame(torch.zeros(1, 3, size, size), [target], torch.zeros(1).long())
+            step = self._adapter.learn(frame)
         teacher = None
         if self._teacher is not None:
             both = [head for head in self._adapter.heads if head in self._teacher.heads]
             teacher = self._teacher.look(step.batch, both, step.proposals)
-        self.student.train(mode)
         self.objective.build(step.features, teacher)
         self.enter(self.phase)  # the adapters too
 

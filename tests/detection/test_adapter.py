@@ -7,6 +7,10 @@ from torchvision.models import detection as zoo
 
 from kdscope.detection import models
 from kdscope.detection.adapter import Custom, OneStage, TwoStage, adapt
+from kdscope.detection.evaluate import limited
+from kdscope.detection.learner import DetectionLearner
+from kdscope.detection.methods.objective import DetectionObjective
+from kdscope.detection.methods.presets import resolve
 from kdscope.errors import KDScopeError
 
 SMALL = ["fcos_resnet10_w8", "retinanet_resnet10_w8", "fasterrcnn_resnet10_w8"]
@@ -258,6 +262,73 @@ def test_a_users_own_features_are_enough():
 class Named(Own):
     def features(self, batch):
         return {"p3": self.convolution(batch.images)}
+
+
+class Whole(Own):
+    """All that a student has."""
+
+    def __init__(self):
+        super().__init__()
+        self.transform = made("fcos_resnet10_w8", min_size=64).transform
+
+    def forward(self, images):
+        some = torch.ones(2, 4)
+        return [{"boxes": some, "scores": some[:, 0], "labels": some[:, 0].long()} for _ in images]
+
+
+def without(name):
+    kind = type("Broken", (Whole,), {name: nn.Module.forward if name == "forward" else None})
+    if name == "transform":  # which its constructor sets
+        kind.__init__ = Own.__init__
+    return kind()
+
+
+def giving(**methods):
+    return type("Broken", (Whole,), {k: lambda self, *_, v=v: v for k, v in methods.items()})()
+
+
+@pytest.mark.parametrize(
+    ("student", "message"),
+    [
+        (without("transform"), "a Broken cannot be trained: it has no `transform`, which frames"),
+        (without("losses"), "a Broken cannot be trained: it has no `losses`, which gives {name: scalar}"),
+        (without("forward"), "a Broken cannot be trained: it has no `forward`, which gives boxes"),
+        (giving(features=[torch.ones(1)]), r"features\(batch\) gives {stride: map} .*, not a list of 1"),
+        (giving(features={8: None}), r"not 8: a NoneType"),
+        (giving(losses=torch.ones(1)), r"losses\(batch, maps\) of a Broken gives \(1,\), not {name: scalar}"),
+        (giving(losses={"size": torch.ones(2)}), r"gives 'size': \(2,\), not a scalar"),
+        (giving(losses={"size": 1.0}), r"gives 'size': a float, not a scalar"),
+        (giving(forward=torch.ones(1)), r"forward of a Broken gives \(1,\) of one image, not \[{boxes"),
+        (giving(forward=[{"boxes": torch.ones(2, 4)}]), "gives a list of 1 of one image, not"),
+        (
+            giving(forward=[{"boxes": torch.ones(2, 4), "scores": torch.ones(3), "labels": torch.ones(2)}]),
+            r"gives scores \(3,\) with 2 boxes",
+        ),
+    ],
+)
+def test_what_a_users_own_student_lacks_is_said_before_it_is_trained(student, message):
+    DetectionLearner(Whole(), DetectionObjective(resolve("none"), teacher=False)).build()
+    with pytest.raises(KDScopeError, match=message):
+        DetectionLearner(student, DetectionObjective(resolve("none"), teacher=False)).build()
+
+
+@pytest.mark.parametrize("name", [*SMALL, "own"])
+def test_limits_are_set_by_name_and_put_back(name):
+    network = Whole() if name == "own" else made(name)
+    network.eval().requires_grad_(False)
+    child = next(network.children()).train()
+    owner = network.roi_heads if name.startswith("faster") else network
+    if name == "own":
+        network.detections_per_img = 300
+    before = {key: vars(owner)[key] for key in ("score_thresh", "detections_per_img") if key in vars(owner)}
+    with limited(network, 0.3, 7):
+        assert {key: vars(owner)[key] for key in before} == {
+            key: value for key, value in (("score_thresh", 0.3), ("detections_per_img", 7)) if key in before
+        }
+        assert not any(module.training for module in network.modules())
+    assert {key: vars(owner)[key] for key in before} == before
+    assert child.training
+    assert not network.training
 
 
 def test_what_is_no_detector_is_refused():

@@ -12,6 +12,7 @@ from torchvision.models.detection.image_list import ImageList
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows
 from kdscope.errors import KDScopeError
 from kdscope.methods.shapes import exact
+from kdscope.models.watch import evaluating
 
 Targets = list[dict[str, Tensor]]
 LARGE = 1024  # side of the image that strides are read from: a multiple of any of them
@@ -44,10 +45,12 @@ class Adapter:
         detector: the network; it stays what it was, and holds nothing of the adapter.
         strides: of each output of the backbone, by its key; without the max-pooled level.
         least_images: the smallest batch that it can be trained with.
+        goes_on: whether `detections` can go on from features; else only the detector itself finds anything, in images.
     """
 
     heads: tuple[str, ...] = ()
     least_images = 1
+    goes_on = True
 
     def __init__(self, detector: nn.Module):
         self.detector = detector
@@ -60,6 +63,13 @@ class Adapter:
         )
         boxes, labels = (tuple(target[key] for target in moved) for key in ("boxes", "labels"))
         return DetectionBatch(shown.tensors, tuple(shown.image_sizes), boxes, labels, index)
+
+    def check_student(self, size: int) -> None:
+        """Look at what a student must have, in eval mode and with images of `size` pixels a side.
+
+        Raises:
+            KDScopeError: a part that is missing, or gives something else than it is to give.
+        """
 
     def learn(self, batch: DetectionBatch) -> Step:
         """One pass with gradients: losses, maps, rows, and what the ground truth says of the rows."""
@@ -98,30 +108,23 @@ class Adapter:
 
         `originals` are (height, width) of the images before the transform, in whose pixels boxes are told.
         """
-        raise KDScopeError(f"a {type(self.detector).__name__} gives features alone: nothing can be detected from them")
+        raise NotImplementedError
 
     def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
         """The levels among the outputs of the backbone, by stride, finest first, float32."""
         return {stride: features[key].float() for key, stride in self.strides.items()}
 
-    @torch.no_grad()
     def _levels(self, batch: DetectionBatch) -> list[Tensor]:
         """The outputs of the backbone, whose shapes anchors follow; no batch statistic moves for them."""
-        modes = {module: module.training for module in self.detector.modules()}
-        self.detector.eval()
-        levels = list(self.features(batch).values())
-        for module, training in modes.items():
-            module.training = training
-        return levels
+        with evaluating(self.detector):
+            return list(self.features(batch).values())
 
     def _strides(self) -> dict[str, int]:
         """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""
         backbone = self.detector.backbone
         state = {name: value.to("meta") for name, value in backbone.state_dict(keep_vars=True).items()}
-        mode = backbone.training
-        with torch.no_grad():
-            features = functional_call(backbone.eval(), state, (torch.empty(1, 3, LARGE, LARGE, device="meta"),))
-        backbone.train(mode)
+        with evaluating(backbone):
+            features = functional_call(backbone, state, (torch.empty(1, 3, LARGE, LARGE, device="meta"),))
         features = {"0": features} if isinstance(features, Tensor) else features
         found = {LARGE // value.shape[-1]: key for key, value in features.items() if key != POOLED}
         return {key: stride for stride, key in sorted(found.items())}
