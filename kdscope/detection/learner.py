@@ -27,11 +27,15 @@ class DetectionLearner(nn.Module):
         student: a detector that `kdscope.detection.adapter.adapt` knows.
         objective: of this student.
         teacher: the network that it learns from, if there is one.
+
+    Attributes:
+        records: JSON that a new run keeps beside its config, by the name of the file.
     """
 
     def __init__(self, student: nn.Module, objective: DetectionObjective, teacher: nn.Module | None = None):
         super().__init__()
         self.student, self.objective = student, objective
+        self.records: dict[str, list] = {}
         self.peers = nn.ModuleList()
         self.teachers = () if teacher is None else (teacher.eval().requires_grad_(False),)
         self._adapter = adapt(student)

@@ -2,7 +2,9 @@
 
 import copy
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
 from kdscope.detection.probe import check_probe, check_probed, write_probe
-from kdscope.detection.start import load_start
+from kdscope.detection.start import load_detector, load_start
 from kdscope.detection.trained_adapters import keep_adapters
 from kdscope.errors import KDScopeError, unknown
-from kdscope.models import load_weights, weights_hash
+from kdscope.models import weights_hash
 from kdscope.run import Run, load_data, load_teacher
 from kdscope.training.classification import first_difference
 from kdscope.training.gradients import check_rule
@@ -47,8 +49,7 @@ class Detection:
     shares = True
 
     def load_data(self, settings: DataSettings) -> DetectionDataset:
-        size = settings.image_size if settings.name.partition(":")[0] == "scenes" else None
-        return load(settings.name, validation=settings.validation, image_size=size, progress=True)
+        return load(settings.name, validation=settings.validation, image_size=settings.image_size, progress=True)
 
     def load_teacher(self, teacher: TeacherSettings, dataset: DetectionDataset) -> nn.Module:
         if teacher.run is not None:
@@ -66,14 +67,12 @@ class Detection:
             return run.model()
         if teacher.checkpoint is None:
             return models.published(teacher.model, **teacher.options)
-        network = models.build(
-            teacher.model, dataset.num_classes, image_size=shown_size(dataset, None), **teacher.options
-        )
-        load_weights(network, teacher.checkpoint)
+        network = models.build(teacher.model, dataset.num_classes, image_size=shown_size(dataset), **teacher.options)
+        load_detector(network, teacher.checkpoint, dataset.name)
         return network
 
     def network(self, config: Config, dataset: DetectionDataset, fetch: bool = False) -> nn.Module:
-        network, size = config.model, shown_size(dataset, config.data.image_size)
+        network, size = config.model, shown_size(dataset)
         return models.build(
             network.name,
             dataset.num_classes,
@@ -128,7 +127,9 @@ class Detection:
         student = self.network(config, dataset, fetch=not begun)
         check_probed(config, student)
         if config.model.checkpoint is not None and not begun:
-            load_start(student, config.model.checkpoint)
+            start = load_start(student, config.model.checkpoint)
+            if start.drawn:
+                logging.getLogger("kdscope").info(f"{config.model.checkpoint} gives the student {start}")
         objective = DetectionObjective(config.terms, bool(teachers))
         learner = DetectionLearner(student, objective, *teachers)
         learner.build()
@@ -146,11 +147,15 @@ class Detection:
                 f"and {', '.join(objective.names)} is one of the two alone"
             )
         if objective.needs_teacher and not (begun or given or config.preflight == "off"):
+            files = {"student": config.model.checkpoint, "teacher": config.teachers[0].checkpoint}
             checks = preflight(
                 student, *teachers, dataset, heads=objective.asks, scratch=means_scratch(config.model),
+                files={role: file for role, file in files.items() if file is not None},
                 device="cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu",
+                workers=config.data.workers, progress=True,
             )  # fmt: skip
             stop_at_failed(checks, stop=config.preflight == "stop")
+            learner.records["preflight.json"] = [asdict(check) for check in checks]
         return config, dataset, learner
 
     def batches(
@@ -225,7 +230,7 @@ class HeldOut(DetectionBatches):
         self.dataset = dataset
 
 
-def shown_size(dataset: DetectionDataset, wanted: int | None) -> int | None:
-    """The shorter side that images are scaled to: as wanted, or where all have one size, their own."""
+def shown_size(dataset: DetectionDataset) -> int | None:
+    """The shorter side that images are scaled to: as asked for, or where all have one size, their own."""
     sizes = dataset.train.sizes
-    return wanted or (int(sizes[0].min()) if bool((sizes == sizes[0]).all()) else None)
+    return dataset.image_size or (int(sizes[0].min()) if bool((sizes == sizes[0]).all()) else None)

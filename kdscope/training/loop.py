@@ -72,6 +72,8 @@ def _begin(prepared: tuple[Config, Dataset, Learner], out: Path, fabric: Fabric)
     config, dataset, learner = prepared
     if fabric.is_global_zero:
         Run.create(out, config)
+        for name, content in getattr(learner, "records", {}).items():
+            write_json(out / name, content)
     fabric.barrier()
     return fit(Run(out), fabric, dataset, learner)
 

@@ -1,14 +1,23 @@
 """Each check fails for its own reason, and by its name; a good pair passes all."""
 
+import json
+import logging
+
 import pytest
 import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
+from trees import coco_tree
 
 import kdscope
-from kdscope.detection import models
-from kdscope.detection.data import load
+from kdscope.config import DataSettings, TeacherSettings
+from kdscope.detection import check_ability, models
+from kdscope.detection.adapter import adapt
+from kdscope.detection.check_ability import AsShown
+from kdscope.detection.data import DetectionSplit, load
+from kdscope.detection.evaluate import limited
 from kdscope.detection.preflight import preflight, stop_at_failed
+from kdscope.detection.task import Detection
 from kdscope.errors import KDScopeError
 from kdscope.models import save_weights, weights_hash
 
@@ -26,15 +35,18 @@ def made(name="fcos_resnet10_w8", classes=3, seen=False, **options):
 
 
 def failed(*args, **options):
-    return {check.name: check.found for check in preflight(*args, **options) if not check.passed}
+    return {check.name: check.found for check in preflight(*args, **options) if check.failed}
 
 
 def test_a_good_pair_passes_every_check():
     checks = preflight(made(), made("fcos_resnet10_w16", seen=True), load("scenes:4"), scratch=True, images=0)
     assert [check.name for check in checks] == [
-        *("teacher", "start of the student", "normalisation", "strides", "classes", "anchors of dense")
+        *("teacher", "start of the student", "normalisation", "strides", "classes", "anchors of dense"),
+        *("image size", "ability of the teacher"),
     ]
-    assert all(check.passed for check in checks)
+    assert all(check.passed for check in checks[:-1])
+    assert checks[-1].passed is None
+    assert str(checks[-1]) == "ability of the teacher: not tried: no image was asked for"
     assert str(checks[3]) == "strides: 8, 16, 32 in common"
 
 
@@ -52,7 +64,7 @@ def test_a_good_pair_passes_every_check():
 )  # fmt: skip
 def test_each_fault_is_found_alone_and_named(student, teacher, name, found):
     checks = preflight(student, teacher, scratch=True)
-    faults = [check for check in checks if not check.passed]
+    faults = [check for check in checks if check.failed]
     assert [check.name for check in faults] == [name]
     with pytest.raises(KDScopeError, match=f"preflight: {name}: .*{found}"):
         stop_at_failed(checks)
@@ -129,9 +141,12 @@ def test_weights_that_a_network_lacks_are_counted(tmp_path):
     save_weights(tmp_path / "own.safetensors", made())
     files = {"student": tmp_path / "other.safetensors", "teacher": tmp_path / "own.safetensors"}
     checks = preflight(made(), made(seen=True), scratch=True, files=files)
-    faults = {check.name: check.found for check in checks if not check.passed}
+    faults = {check.name: check.found for check in checks if check.failed}
     assert faults.keys() == {"weights of the student"}
-    assert faults["weights of the student"].startswith("other shapes backbone.body")
+    assert (
+        "other.safetensors holds another detector than this FCOS: 63 of other shapes"
+        in faults["weights of the student"]
+    )
     assert next(check for check in checks if check.name == "weights of the teacher").passed
 
 
@@ -145,3 +160,115 @@ def test_a_teacher_that_finds_nothing_stops_the_run_before_anything_is_written(t
     assert not (tmp_path / "run").exists()
     run = kdscope.train(tmp_path / "run", **options, preflight="warn")
     assert run.finished
+    kept = {check["name"]: check for check in json.loads((run.path / "preflight.json").read_text())}
+    assert kept["ability of the teacher"]["passed"] is False
+    assert kept["strides"] == {"name": "strides", "passed": True, "found": "8, 16, 32 in common"}
+    assert kept["weights of the teacher"]["found"].endswith("teacher.safetensors has all of them, and no others")
+
+
+def test_what_passed_and_what_cannot_be_told_is_said(caplog):
+    caplog.set_level(logging.INFO, logger="kdscope")
+    stop_at_failed(preflight(made(), made(seen=True), scratch=True))
+    passed, open_ = [record.getMessage() for record in caplog.records]
+    assert passed.startswith("preflight, passed: teacher: is trained; start of the student: random, as it is meant; ")
+    assert open_ == "preflight, cannot be told: ability of the teacher: not tried: no image was asked for"
+
+
+def test_what_a_network_does_not_tell_is_not_said_to_have_passed():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.transform = nn.Conv2d(3, 4, 8, 8), made().transform
+
+        def features(self, batch):
+            return {8: self.body(batch.images)}
+
+    student, teacher = Own(), Own()
+    del teacher.transform
+    checks = {check.name: check.passed for check in preflight(student, teacher, load("scenes:4"))}
+    told = {"strides": True}
+    unknown = ("teacher", "start of the student", "normalisation", "image size", "classes", "ability of the teacher")
+    assert checks == told | dict.fromkeys(unknown)
+
+
+@pytest.mark.parametrize("which", ["student", "teacher"])
+def test_a_network_that_was_loaded_in_part_is_named(which):
+    pair = {"student": made(seen=True), "teacher": made(seen=True)}
+    norm = pair[which].backbone.body.layer2[0].bn1
+    norm.running_mean.zero_()
+    found = "1 of 12 normalisations have seen no image"
+    name = {"student": "start of the student", "teacher": "teacher"}[which]
+    assert found in failed(**pair)[name]
+    assert failed(**pair, scratch=True).keys() == {name}
+
+
+def test_new_layers_outside_of_the_body_are_no_fault():
+    student = models.build("torchvision:ssdlite320_mobilenet_v3_large", 3)
+    for module in student.backbone.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.add_(0.1)
+    checks = {check.name: check for check in preflight(student, student)}
+    assert checks["start of the student"].passed
+    assert "normalisations have seen no image" in checks["teacher"].found  # of a teacher all must have
+
+
+def test_images_without_objects_are_not_those_that_the_teacher_is_tried_on():
+    data = load("scenes:8:128:4")
+    objects = data.train.objects
+    some = DetectionSplit("train", data.train.stored, objects.only(objects.image == 5), data.train.image_ids)
+    tried = check_ability._some(type(data)(**(vars(data) | {"train": some})), 4)[0]
+    assert tried.image_ids.tolist() == [int(data.train.image_ids[5])]
+    none = DetectionSplit("train", data.train.stored, objects.only(objects.image < 0), data.train.image_ids)
+    checks = preflight(made(), made(seen=True), type(data)(**(vars(data) | {"train": none})), scratch=True)
+    assert checks[-1].passed is None
+    assert checks[-1].found == "not tried: no training image has an object to find"
+
+
+@pytest.mark.parametrize("name", ["fcos_resnet10_w8", "fasterrcnn_resnet10_w8"])
+def test_the_teacher_is_tried_on_images_as_the_student_shows_them(name):
+    teacher = made(name, seen=True).eval()
+    images = list(load("scenes:2").train.stored.float() / 255)
+    with limited(teacher, score=0.0), torch.no_grad():
+        same = AsShown(adapt(made().eval()), adapt(teacher))(images)
+        for ours, theirs in zip(same, teacher(images), strict=True):
+            assert len(ours["boxes"])
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        seen = []
+        teacher.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-2:]))
+        AsShown(adapt(made(min_size=96).eval()), adapt(teacher))(images)
+    assert seen[-1] == (96, 96)
+
+
+@pytest.mark.parametrize(("there", "kept"), [(0.8, 0.3), (0.8, 0.5)])
+def test_a_teacher_must_keep_half_of_what_it_finds_at_its_own_size(monkeypatch, there, kept):
+    values = iter([kept, there])
+    monkeypatch.setattr(check_ability, "scored", lambda found, split, classes: {"ap50": next(values)})
+    student, teacher, data = made(), made(seen=True, min_size=128, max_size=500), load("scenes:4")
+    checks = {check.name: check for check in preflight(student, teacher, data, scratch=True)}
+    assert checks["image size"].passed == (kept >= 0.4)
+    assert checks["image size"].found == (
+        "the student shows images of 128 x 128 as 64 x 64, the teacher's own is 128 x 128: "
+        f"AP50 {kept:.3f} at the student's, 0.800 there"
+    )
+    assert checks["ability of the teacher"].passed
+    untried = {check.name: check for check in preflight(student, teacher, scratch=True)}["image size"]
+    assert untried.passed is None
+    assert "of 640 x 480 as 85 x 64, the teacher's own is 170 x 128" in untried.found
+
+
+def test_a_teacher_from_a_file_is_made_for_the_size_that_the_run_asks_for(tmp_path):
+    save_weights(tmp_path / "teacher.safetensors", models.build("fcos_resnet10_w8", 2))
+    (tmp_path / "data").mkdir()
+    settings = DataSettings(name=f"coco:{coco_tree(tmp_path / 'data')}", image_size=96)
+    dataset = Detection().load_data(settings)
+    teacher = TeacherSettings(model="fcos_resnet10_w8", checkpoint=tmp_path / "teacher.safetensors")
+    assert Detection().load_teacher(teacher, dataset).transform.min_size == (96,)
+
+
+def test_classes_of_coco_counted_in_two_ways_are_told_with_the_remedy():
+    data = load("scenes:4")
+    coco = type(data)(**(vars(data) | {"name": "coco:/data"}))
+    assert failed(made(), made(classes=90, seen=True), coco, scratch=True, images=0)["classes"] == (
+        "the student 3, the teacher 90, dataset 'coco:/data' 3: other label maps; "
+        "for torchvision's COCO weights take coco-ids:/data"
+    )

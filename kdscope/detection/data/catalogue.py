@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from kdscope.data.catalogue import Request
@@ -29,7 +30,8 @@ def load(
     Args:
         name: "scenes", "scenes:100", "coco:DIR", "coco-ids:DIR", "voc:DIR", "visdrone:DIR"; see `DETECTION_DATASETS`.
         validation: fraction of train to hold out, 0 <= validation < 1.
-        image_size: height and width in pixels of generated scenes; files keep the size that they have.
+        image_size: height and width in pixels of generated scenes; files keep the size that they have, and it is the
+            shorter side that detectors scale them to.
         seed: which training images are held out; nothing else depends on it.
         cache_dir: where `voc:DIR` and `visdrone:DIR` keep their annotations as COCO JSON; default: beside them.
         progress: whether to show a progress bar on standard error, when that is a terminal.
@@ -51,7 +53,7 @@ def load(
     dataset = factory(Request(name, argument, None, image_size, False, place, progress))
     for note in dataset.notes:
         _say(note)
-    return hold_out(dataset, validation, seed)
+    return hold_out(replace(dataset, image_size=image_size), validation, seed)
 
 
 @functools.cache

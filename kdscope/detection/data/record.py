@@ -182,6 +182,7 @@ class DetectionDataset(Parts):
         category_ids: what the dataset's own files call each label.
         mean, std: of the training pixels of each channel, in units of [0, 1]; of files ImageNet's, as detectors use.
         notes: what was left out of the files, one line each.
+        image_size: shorter side in pixels that detectors are to scale the images to; None: as the detectors choose.
     """
 
     name: str
@@ -193,6 +194,7 @@ class DetectionDataset(Parts):
     std: tuple[float, float, float]
     validation: DetectionSplit | None = None
     notes: tuple[str, ...] = ()
+    image_size: int | None = None
 
 
 def box_area(boxes: Tensor) -> Tensor:
