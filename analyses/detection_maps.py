@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from kdscope.analyses.detection_views import Seen
-from kdscope.detection.average_precision import RELATIVE_AREAS
+from kdscope.detection.average_precision import RELATIVE_AREAS, Areas, areas_for
 from kdscope.detection.measures.feature_error import PADDING, REGIONS
 from kdscope.detection.measures.regions import regions
 from kdscope.errors import KDScopeError
@@ -15,7 +16,14 @@ from kdscope.features.cache import FeatureCache
 
 EVERY = "all"
 SIZES = REGIONS[:3]
-BOUNDS = tuple(end for _, end in list(RELATIVE_AREAS.ranges.values())[:2])  # shares of an image's area
+
+
+def bounds_of(areas: Areas) -> tuple[float, float]:
+    """Where small ends and medium ends."""
+    return tuple(end for _, end in list(areas.ranges.values())[:2])
+
+
+BOUNDS = bounds_of(RELATIVE_AREAS)
 
 Maps = Mapping[tuple, Mapping[int, np.ndarray]]  # of each network, by the key of its party, and then by stride
 
@@ -43,6 +51,11 @@ class Grid:
     def sizes(self) -> tuple[str, ...]:
         return SIZES
 
+    @property
+    def kind(self) -> np.ndarray:
+        """0, 1, 2 of objects by their size, 3 of what is none, -1 of padding: [N, h, w]."""
+        return np.minimum(self.region, len(SIZES))
+
     def objects(self, area: str) -> tuple[np.ndarray, np.ndarray]:
         """The cells of the objects of a size ("all"), and the valid ones: no padding, no objects of other sizes."""
         inside = (self.region >= 0) & (self.region < len(SIZES))
@@ -69,15 +82,54 @@ def strides_of(networks: Mapping[tuple, Seen]) -> list[int]:
     return sorted(common)
 
 
+class Framing(NamedTuple):
+    """Where the objects of each image are in the frame, and how large: small is what average precision calls small.
+
+    Attributes:
+        boxes: of each image [n, 4] in pixels of the frame. sizes: int64 [N, 2], (height, width) without padding.
+        frame: (height, width) of all.
+        bounds: where small ends and medium ends: shares of the image, or COCO's pixels where images differ in size.
+        ignored: of each image [m, 4], crowds and ignored regions, which are neither objects nor background.
+        areas: of each image [n], in the unit of `bounds`; None: shares of the image by the boxes.
+    """
+
+    boxes: list[np.ndarray]
+    sizes: np.ndarray
+    frame: tuple[int, int]
+    bounds: tuple[float, float] = BOUNDS
+    ignored: list[np.ndarray] | None = None
+    areas: list[np.ndarray] | None = None
+
+    @classmethod
+    def of(cls, cache: FeatureCache) -> "Framing":
+        sizes, original, labels, crowd = (
+            cache.array(name)[:] for name in ("frame/size", "frame/original", "truth/labels", "truth/crowd")
+        )
+        boxes = cache.array("truth/boxes")[:] * np.tile((sizes / original)[:, ::-1], 2)[:, None]
+        ranges, area = areas_for(torch.from_numpy(original)), cache.array("truth/area")[:].astype(np.float64)
+        area = area / original.prod(axis=1)[:, None] if ranges.relative else area
+        there, ignored = (labels > 0) & (crowd == 0), (labels > 0) & (crowd != 0)
+        parts = [[some[k] for some, k in zip(*both, strict=True)] for both in ((boxes, ignored), (area, there))]
+        kept = [some[k] for some, k in zip(boxes, there, strict=True)]
+        return cls(kept, sizes, tuple(cache.identity["frame"]), bounds_of(ranges), *parts)
+
+    def on(self, grid: tuple[int, int]) -> Grid:
+        """The regions of all images on a grid of (h, w) cells."""
+        sizes = [tuple(size) for size in self.sizes.tolist()]
+        return Grid(regions(self.boxes, sizes, self.frame, grid, self.bounds, self.ignored, self.areas))
+
+    def some(self, rows: np.ndarray) -> "Framing":
+        """Of the images at `rows`."""
+        boxes, ignored, areas = (
+            each and [each[row] for row in rows] for each in (self.boxes, self.ignored, self.areas)
+        )
+        return self._replace(boxes=boxes, sizes=self.sizes[rows], ignored=ignored, areas=areas)
+
+
 def grid_of(cache: FeatureCache, level: int | tuple[int, int]) -> Grid:
-    """The regions of all images on the grid of a stride, or on one of (h, w) cells; boxes of crowds are no objects."""
-    scale = cache.array("frame/size")[:] / cache.array("frame/original")[:]
-    labels, crowd = cache.array("truth/labels")[:], cache.array("truth/crowd")[:]
-    boxes = cache.array("truth/boxes")[:] * np.tile(scale[:, ::-1], 2)[:, None]
-    kept = [some[(label > 0) & (c == 0)] for some, label, c in zip(boxes, labels, crowd, strict=True)]
+    """The regions of all images on the grid of a stride, or on one of (h, w) cells."""
     shape = level if isinstance(level, tuple) else cache.array(f"maps/attention/{level}").shape[1:]
-    sizes, frame = cache.array("frame/size")[:], tuple(cache.identity["frame"])
-    return Grid(regions(kept, [tuple(size) for size in sizes.tolist()], frame, shape, BOUNDS))
+    return Framing.of(cache).on(tuple(shape))
 
 
 def attention_of(cache: FeatureCache, stride: int, grid: Grid, temperature: float = 0.5) -> np.ndarray:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from kdscope.analyses.cast import Cast, Party
-from kdscope.detection.average_precision import COCO_AREAS, COCO_IOU, RELATIVE_AREAS
+from kdscope.detection.average_precision import COCO_IOU, areas_for
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import ALL, Matches, match
 from kdscope.detection.measures.agreement import best_score
@@ -56,10 +57,9 @@ class Seen:
     @cached_property
     def areas(self) -> dict[str, tuple[float, float]]:
         """Ranges of object sizes in pixels: COCO's, or where all images have one size, parts of it."""
-        relative = bool((self.sizes == self.sizes[:1]).all())
-        ranges = (RELATIVE_AREAS if relative else COCO_AREAS).ranges
-        scale = float(self.sizes[0].prod()) if relative else 1.0
-        return {"all": ALL} | {name: (low * scale, high * scale) for name, (low, high) in ranges.items()}
+        areas = areas_for(torch.from_numpy(self.sizes))
+        scale = float(self.sizes[0].prod()) if areas.relative else 1.0
+        return {"all": ALL} | {name: (low * scale, high * scale) for name, (low, high) in areas.ranges.items()}
 
     @cached_property
     def matches(self) -> dict[str, Matches]:

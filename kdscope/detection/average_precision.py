@@ -34,6 +34,16 @@ RELATIVE_AREAS = Areas(
 )
 
 
+def areas_for(sizes: Tensor) -> Areas:
+    """What is small and large in images of `sizes` [N, 2]: COCO's pixels, or where all have one size, parts of it.
+
+    >>> import torch
+    >>> areas_for(torch.tensor([[64, 64], [64, 64]])).relative, areas_for(torch.tensor([[64, 64], [48, 64]])).relative
+    (True, False)
+    """
+    return RELATIVE_AREAS if bool((sizes == sizes[:1]).all()) else COCO_AREAS
+
+
 class AveragePrecision(NamedTuple):
     """What was measured; NaN where no object is to be found (COCO's tools write -1).
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as zoo
 
-from kdscope.detection.average_precision import COCO_AREAS, RELATIVE_AREAS, average_precision
+from kdscope.detection.average_precision import areas_for, average_precision
 from kdscope.detection.data import DetectionSplit
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.measures.found import Found
@@ -64,10 +64,8 @@ def scored(
     """
     index = torch.arange(len(split)) if index is None else index
     sizes = split.sizes[index]
-    areas = RELATIVE_AREAS if bool((sizes == sizes[:1]).all()) else COCO_AREAS
-    measured = average_precision(
-        found, split.objects.subset(index), classes, caps=(1, 10, most), areas=areas, sizes=sizes
-    )
+    objects = split.objects.subset(index)
+    measured = average_precision(found, objects, classes, caps=(1, 10, most), areas=areas_for(sizes), sizes=sizes)
     numbers = measured.summary()
     return numbers | {"ar": numbers.pop(f"ar{most}")}
 

@@ -36,6 +36,15 @@ class Framed(NamedTuple):
     label: Tensor
     index: Tensor
 
+    @property
+    def ignored(self) -> list[Tensor]:
+        """Crowds and ignored regions of each image [m, 4], in pixels of the frame."""
+        scale = (torch.tensor(self.frame.sizes) / self.sizes.cpu())[:, [1, 0, 1, 0]][self.objects.image]
+        crowd = self.objects.crowd.cpu()
+        boxes = (self.objects.boxes.cpu() * scale)[crowd]
+        counts = torch.zeros(len(self.objects), dtype=torch.int64).index_add_(0, self.objects.image, crowd.long())
+        return list(boxes.split(counts.tolist()))
+
 
 class Frames:
     """Batches of a split in one frame, without augmentation.

@@ -120,12 +120,14 @@ class PatchProducer(Producer):
         return stride in ours and ours[stride].shape == theirs.shape
 
     def _where(self, some: frozenset, stride: int, like: Tensor, batch: Framed) -> Tensor:
-        """The cells that are replaced, bool [N, 1, h, w] or one for all; padding never is, by regions."""
+        """The cells that are replaced, bool [N, 1, h, w] or one for all; padding and crowds never are, by regions."""
         if self._by == "levels":
             return torch.tensor(str(stride) in some, device=like.device)
         boxes = [each.cpu().numpy() for each in batch.frame.boxes]
         frame, grid = tuple(batch.frame.images.shape[2:]), tuple(like.shape[2:])
-        region = torch.from_numpy(regions(boxes, batch.frame.sizes, frame, grid, (0.2, 0.5))).to(like.device)
+        ignored = [each.numpy() for each in batch.ignored]
+        region = regions(boxes, batch.frame.sizes, frame, grid, (0.2, 0.5), ignored)
+        region = torch.from_numpy(region).to(like.device)
         names = [part for part in REGIONS[-2:] if part in some]
         chosen = torch.isin(region, torch.tensor([REGIONS.index(name) for name in names], device=like.device))
         if "fg" in some:

@@ -53,8 +53,10 @@ def test_painted_boxes_are_the_regions_of_a_grid_of_pixels(seed, n):
     corner = rng.random((n, 2)) * 24
     boxes = np.concatenate([corner, corner + rng.random((n, 2)) * rng.choice([0, 4, 20], (n, 1))], axis=1)
     frame, sizes = (24, 32), [(20, 32), (24, 27)]
-    found = painted([boxes, boxes[:0]], np.array(sizes), frame, BOUNDS)
-    cells = regions([boxes, boxes[:0]], sizes, frame, frame, BOUNDS)
+    crowd, area = np.array([[3.0, 4, 15.5, 12.2]]), rng.random(n)
+    more = (BOUNDS, [crowd, crowd], [area, area[:0]]) if n % 2 else (BOUNDS,)
+    found = painted([boxes, boxes[:0]], np.array(sizes), frame, *more)
+    cells = regions([boxes, boxes[:0]], sizes, frame, frame, *more)
     assert (found == np.where(cells == REGIONS.index("ring"), OTHER, cells)).all()
 
 

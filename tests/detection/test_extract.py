@@ -269,6 +269,26 @@ def test_only_the_cells_of_the_set_are_replaced(tmp_path, monkeypatch):
     assert torch.equal(fg[3], torch.nn.functional.max_pool2d(fg[2], 1, 2))
 
 
+def test_what_is_under_a_crowd_is_never_replaced(tmp_path, monkeypatch):
+    student, teacher, dataset = made(NAMES[0], seed=1), made(NAMES[0]), of_many_sizes()
+    given = []
+    head = type(teacher.head)
+    forward = head.forward
+    monkeypatch.setattr(head, "forward", lambda self, levels: given.append(levels) or forward(self, levels))
+    cache = extract_patched(student, teacher, dataset, "test", tmp_path / "cache", batch_size=6)
+    none, every = given[8], given[15]
+    assert len(given) == 16
+    changed = (none[0] != every[0]).any(1)
+    sizes, (height, width) = cache.array("frame/size")[:], cache.identity["frame"]
+    rows, columns = ((np.arange(n) + 0.5) * f / n for n, f in zip(changed.shape[1:], (height, width), strict=True))
+    valid = (rows < sizes[:, 0, None])[:, :, None] & (columns < sizes[:, 1, None])[:, None, :]
+    x1, y1, x2, y2 = np.array([4.0, 6, 30, 40]) * sizes[1, 0] / 48  # the crowd of the second image, of 48x80
+    down = (rows + height / len(rows) / 2 > y1) & (rows - height / len(rows) / 2 < y2)
+    across = (columns + width / len(columns) / 2 > x1) & (columns - width / len(columns) / 2 < x2)
+    valid[1] &= ~(down[:, None] & across[None, :])
+    assert (changed.numpy() == valid).all()
+
+
 def test_rows_of_other_anchors_are_left_out(tmp_path):
     student, teacher = made("retinanet_resnet10_w8"), made("retinanet_resnet10_w8")
     teacher.anchor_generator.cell_anchors = [cell + 1 for cell in teacher.anchor_generator.cell_anchors]

@@ -50,6 +50,33 @@ def test_regions_are_those_of_a_plain_loop(seed, n):
     assert (both[1] == REGIONS.index("far")).all()
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(0, 3), m=st.integers(1, 3))
+def test_a_crowd_is_neither_object_nor_background(seed, n, m):
+    rng = np.random.default_rng(seed)
+    corner = rng.integers(0, 40, (n + m, 2)).astype(float)
+    boxes = np.c_[corner, corner + rng.integers(1, 30, (n + m, 2))]
+    objects, crowds = boxes[:n], boxes[n:]
+    size, frame, grid = (48, 40), (64, 64), (8, 7)
+    plainly = plain(objects, size, frame, grid)
+    under = plain(crowds, size, frame, grid) < REGIONS.index("ring")  # padding, or a cell of a crowd
+    objects_there = (plainly >= 0) & (plainly < REGIONS.index("ring"))
+    expected = np.where(under & ~objects_there, -1, plainly)
+    found = regions([objects, boxes[:0]], [size] * 2, frame, grid, BOUNDS, [crowds, crowds])
+    assert found[0].tolist() == expected.tolist()
+    assert set(found[1].ravel()) <= {-1, REGIONS.index("far")}
+    assert (found[1] == -1).tolist() == under.tolist()
+
+
+def test_an_object_is_as_large_as_is_said_and_the_smallest_box_is_on_top():
+    boxes = [np.array([[0.0, 0, 16, 16], [0, 0, 4, 4]])]
+    found = regions(boxes, [(16, 16)], (16, 16), (4, 4), (10, 100), areas=[np.array([5.0, 50.0])])
+    assert found[0, 0, 0] == 1
+    assert (np.delete(found.ravel(), 0) == 0).all()
+    with pytest.raises(KDScopeError, match="areas of 2 images"):
+        regions(boxes, [(16, 16)], (16, 16), (4, 4), (10, 100), areas=[np.array([5.0, 50.0])] * 2)
+
+
 def test_a_box_without_area_covers_nothing_and_bounds_rise():
     flat = regions([np.array([[3.0, 3.0, 3.0, 9.0]])], [(16, 16)], (16, 16), (4, 4), BOUNDS)
     assert (flat == REGIONS.index("far")).all()

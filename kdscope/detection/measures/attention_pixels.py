@@ -52,7 +52,12 @@ def enlarged(maps: Any, valid: Any, frame: tuple[int, int]) -> np.ndarray:
 
 
 def painted(
-    boxes: Sequence[np.ndarray], sizes: np.ndarray, frame: tuple[int, int], bounds: tuple[float, float]
+    boxes: Sequence[np.ndarray],
+    sizes: np.ndarray,
+    frame: tuple[int, int],
+    bounds: tuple[float, float],
+    ignored: Sequence[np.ndarray] | None = None,
+    areas: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
     """The kind of each pixel, int8 [N, H, W]: 0, 1, 2 of small, medium and large objects, `OTHER`, or -1 for padding.
 
@@ -62,17 +67,25 @@ def painted(
     Args:
         boxes: of each image [n, 4] (x1, y1, x2, y2), in pixels of the frame.
         sizes: (height, width) [N, 2] of each image without its padding.
-        frame: (H, W). bounds: where small ends and medium ends, as shares of the image's area.
+        frame: (H, W).
+        bounds, ignored, areas: as of `regions`.
 
     >>> painted([np.array([[0.5, 0.0, 2.0, 1.0]])], np.array([[2, 3]]), (2, 4), (0.5, 0.9))[0].tolist()
     [[0, 0, 4, -1], [4, 4, 4, -1]]
     """
     found = np.full((len(boxes), *frame), OTHER, dtype=np.int8)
-    for canvas, some, size in zip(found, boxes, np.asarray(sizes), strict=True):
+    for image, (canvas, some, size) in enumerate(zip(found, boxes, np.asarray(sizes), strict=True)):
         some = np.asarray(some, dtype=np.float64).reshape(-1, 4)
         area = np.prod(np.clip(some[:, 2:] - some[:, :2], 0, None), axis=1)
-        kind = np.searchsorted(bounds, area / size.prod(), side="right")
+        kind = np.searchsorted(bounds, area / size.prod() if areas is None else areas[image], side="right")
+        for box in np.zeros((0, 4)) if ignored is None else ignored[image]:
+            canvas[_pixels(box)] = PADDING
         for k in np.argsort(-area, kind="stable")[: np.count_nonzero(area)]:  # so that the smallest is on top
-            (x1, y1), (x2, y2) = np.maximum(some[k, :2], 0), np.maximum(some[k, 2:], 0)
-            canvas[math.floor(y1) : math.ceil(y2), math.floor(x1) : math.ceil(x2)] = kind[k]
+            canvas[_pixels(some[k])] = kind[k]
     return np.where(valid_cells(np.asarray(sizes), frame, frame), found, np.int8(PADDING))
+
+
+def _pixels(box: np.ndarray) -> tuple[slice, slice]:
+    """The pixels that share area with a box (x1, y1, x2, y2)."""
+    x1, y1, x2, y2 = np.maximum(box, 0)
+    return slice(math.floor(y1), math.ceil(y2)), slice(math.floor(x1), math.ceil(x2))

@@ -2,7 +2,8 @@
 
 A cell belongs to a box that it shares any area with; where boxes overlap, to the smallest. (FGD's masks add up to one
 cell more on the right and at the bottom: `kdscope.detection.methods.masks`.) The ring are the other cells of boxes that
-are made half as wide and high again. Cells whose middle lies in the padding belong to no region.
+are made half as wide and high again. Cells whose middle lies in the padding belong to no region, and neither do those
+of crowds and ignored regions, where nobody knows what is an object: but for cells of an object that lies there.
 """
 
 from collections.abc import Sequence
@@ -22,15 +23,19 @@ def regions(
     frame: tuple[int, int],
     grid: tuple[int, int],
     bounds: tuple[float, float],
+    ignored: Sequence[np.ndarray] | None = None,
+    areas: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """The region of each cell, int64 [N, H, W]: a position in `REGIONS`, or -1 for padding.
+    """The region of each cell, int64 [N, H, W]: a position in `REGIONS`, or -1 for padding and what is ignored.
 
     Args:
         boxes: of each image [n, 4] (x1, y1, x2, y2), in pixels of the frame.
         sizes: (height, width) of each image without its padding, in the same pixels.
         frame: (height, width) of what the grid covers.
         grid: (H, W).
-        bounds: where small ends and medium ends, as shares of the image's own area.
+        bounds: where small ends and medium ends, as shares of the image's own area, or in the unit of `areas`.
+        ignored: of each image [m, 4], what is neither an object nor background.
+        areas: of each image [n], what makes its objects small or large, if that is not the size of their boxes.
 
     Raises:
         KDScopeError: bounds that do not rise, or other numbers of boxes and sizes.
@@ -41,21 +46,25 @@ def regions(
     """
     if not 0 < bounds[0] < bounds[1]:
         raise KDScopeError(f"bounds {bounds}: give two rising shares of the image's area, such as (0.02, 0.1)")
-    if len(boxes) != len(sizes):
-        raise KDScopeError(f"boxes of {len(boxes)} images, and sizes of {len(sizes)}")
-    most = max((len(some) for some in boxes), default=0)
-    filled = np.zeros((len(boxes), most + 1, 4))
-    for place, some in zip(filled, boxes, strict=True):
-        place[: len(some)] = np.asarray(some, dtype=np.float64).reshape(-1, 4)
+    for what, given in (("boxes", boxes), ("ignored boxes", ignored), ("areas", areas)):
+        if given is not None and len(given) != len(sizes):
+            raise KDScopeError(f"{what} of {len(given)} images, and sizes of {len(sizes)}")
+    filled = _filled(boxes, 4)
     size = np.asarray(sizes, dtype=np.float64).reshape(-1, 2)
     area = np.prod(np.clip(filled[..., 2:] - filled[..., :2], 0, None), axis=2)
     inside = _cover(filled, frame, grid)
-    smallest = np.where(inside, area[:, :, None, None], np.inf).min(axis=1)
-    kind = np.searchsorted(bounds, smallest / size.prod(axis=1)[:, None, None], side="right")
+    kinds = np.searchsorted(
+        bounds, area / size.prod(axis=1)[:, None] if areas is None else _filled(areas, 1)[..., 0], side="right"
+    )
+    smallest = np.where(inside, area[:, :, None, None], np.inf).argmin(axis=1)
+    kind = np.take_along_axis(kinds, smallest.reshape(len(kinds), -1), axis=1).reshape(smallest.shape)
     middle, half = (filled[..., 2:] + filled[..., :2]) / 2, (filled[..., 2:] - filled[..., :2]) / 2 * RING
     around = _cover(np.concatenate([middle - half, middle + half], axis=2), frame, grid).any(axis=1)
-    found = np.where(np.isfinite(smallest), kind, np.where(around, REGIONS.index("ring"), FAR))
-    return np.where(valid_cells(size, frame, grid), found, PADDING)
+    found = np.where(inside.any(axis=1), kind, np.where(around, REGIONS.index("ring"), FAR))
+    known = valid_cells(size, frame, grid)
+    if ignored is not None:
+        known &= inside.any(axis=1) | ~_cover(_filled(ignored, 4), frame, grid).any(axis=1)
+    return np.where(known, found, PADDING)
 
 
 def valid_cells(sizes: np.ndarray, frame: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
@@ -69,6 +78,14 @@ def valid_cells(sizes: np.ndarray, frame: tuple[int, int], grid: tuple[int, int]
         for k, (n, f) in enumerate(zip(grid, frame, strict=True))
     ]
     return inside[0][:, :, None] & inside[1][:, None, :]
+
+
+def _filled(parts: Sequence[np.ndarray], width: int) -> np.ndarray:
+    """Parts [n_i, width] as one array [N, B, width] with nothing at the end, at least once: float64."""
+    filled = np.zeros((len(parts), max(map(len, parts), default=0) + 1, width))
+    for place, some in zip(filled, parts, strict=True):
+        place[: len(some)] = np.asarray(some, dtype=np.float64).reshape(-1, width)
+    return filled
 
 
 def _cover(boxes: np.ndarray, frame: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
