@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import kdscope
 from kdscope.run import Run
+from kdscope.sources import of_run
 
 HERE = Path(__file__).parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -38,7 +39,8 @@ def trained(tmp_path_factory):
         "own": {"model": "own_detector:student", "method": "mimicry", "teachers": [teachers["own"]]}
         | {"optim": {"name": "sgd", "lr": 0.05}},
         "fgd": {"model": FCOS, "method": "fgd-normalised+kd", "teachers": [teachers["fcos"]]},
-        "chen": {"model": TWO_STAGE, "method": "chen2017", "teachers": [teachers["two-stage"]]},
+        "chen": {"model": TWO_STAGE, "method": "chen2017", "teachers": [teachers["two-stage"]]}
+        | {"probe_every": 1, "probe_size": 3},
     }
     jobs = {name: QUICK | options for name, options in jobs.items()}
     (folder / "jobs.json").write_text(json.dumps(jobs))
@@ -76,6 +78,14 @@ def test_the_ranks_score_all_images_between_them(trained):
     dataset = run.dataset()
     found = detect(run.model(), HeldOut(dataset, dataset.test, batch_size=4))[1]
     assert scored(found, dataset.test, 3)["ap"] == pytest.approx(run.summary["test_ap"], abs=1e-6)
+
+
+def test_the_first_rank_looks_at_the_probe_set(trained):
+    run = Run(trained[1] / "chen")
+    subject = of_run(run)
+    for kind in ("features", "pair"):
+        assert subject.probe_epochs("test", kind) == subject.probe_epochs("train", kind) == [0, 1, 2]
+        assert subject.probe(2, "test", kind).identity["weights"] == run.summary["weights_hash"]
 
 
 def test_two_ranks_that_are_told_to_stop_go_on_bit_for_bit(trained, tmp_path):
