@@ -15,6 +15,7 @@ numbers would be if nothing had been transferred (floors), and what the same tra
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -62,7 +63,7 @@ class Party:
 
 @dataclass(frozen=True)
 class Student:
-    """A student, its teachers, and students of its architecture that had none, the one of its own seed first."""
+    """A student, its teachers, and students of its architecture that had none, in the order of `nearest_first`."""
 
     subject: Subject
     teachers: tuple[Subject, ...]
@@ -192,7 +193,11 @@ def _taught(cast: Cast) -> Iterable[Pair]:
             if baseline is not None:
                 # A second one in the student's place: what the decomposition finds where there was no teacher.
                 yield Pair("floor:independent-student", teacher, baseline)
-                yield from (Pair("floor:independent-student", teacher, i, baseline) for i in independent[1:2])
+                again = [i for i in independent[1:] if i.groups == baseline.groups][:1]
+                yield from (Pair("floor:independent-student", teacher, i, baseline) for i in again)
+            # Other ways of training without a teacher, such as for longer, are shown beside it.
+            others = {i.groups: i for i in reversed(independent) if i.groups != baseline.groups}
+            yield from (Pair("floor:independent-student", teacher, i) for i in others.values())
             yield Pair("floor:random-init", teacher, untrained[student.subject.architecture])
             yield Pair("floor:shuffled", teacher, Party((student.subject,), "shuffled"))
 
@@ -229,7 +234,24 @@ def _reruns(subjects: Iterable[Subject]) -> Iterable[tuple[Subject, Subject]]:
 
 def _independent(student: Subject, baselines: Sequence[Subject], alone: Sequence[Subject]) -> tuple[Subject, ...]:
     fitting = list(baselines) or [subject for subject in alone if subject.architecture == student.architecture]
-    return tuple(sorted(fitting, key=lambda subject: (subject.seed != student.seed, *by_seed(subject))))
+    return tuple(nearest_first(student, fitting))
+
+
+def nearest_first(student: Subject, alone: Iterable[Subject]) -> list[Subject]:
+    """Students without a teacher in the order in which they serve as the floor of one: whatever order they came in.
+
+    Those of the nearest number of epochs first, then of the nearest recipe; of each way of training all seeds together,
+    the student's own first.
+    """
+    return sorted(alone, key=lambda one: (*_distance(student, one), one.seed != student.seed, *by_seed(one), one.name))
+
+
+def _distance(student: Subject, other: Subject) -> tuple:
+    mine, theirs = student.recipe, other.recipe
+    both = [recipe.get("epochs") for recipe in (mine, theirs)]
+    epochs = math.inf if None in both else abs(both[0] - both[1])
+    differing = sum(mine.get(key) != theirs.get(key) for key in {*mine, *theirs} - {"epochs", "teacher"})
+    return epochs, differing, other.group
 
 
 def _spoken(party: Party, names: Sequence[str]) -> str:

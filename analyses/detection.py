@@ -6,15 +6,15 @@ a second seed (the ceiling). What heads say of the same rows is compared where b
 where a run kept probes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from kdscope.analyses.base import Report, analysis, tidy
-from kdscope.analyses.cast import PAIRS, Cast, cast
-from kdscope.analyses.compare import Finding
-from kdscope.analyses.detection_agreement import agreement_findings
+from kdscope.analyses.cast import PAIRS, Cast, Pair, Party, cast
+from kdscope.analyses.compare import FLOORS, Finding
+from kdscope.analyses.detection_agreement import ALONE, agreement_findings
 from kdscope.analyses.detection_dense import dense_findings
 from kdscope.analyses.detection_epochs import agreement_over_epochs, moments_of, rows_over_epochs, scores_over_epochs
 from kdscope.analyses.detection_scores import score_rows
@@ -103,9 +103,16 @@ def row_of(roles: Cast, finding: Finding, seed: str) -> dict[str, Any]:
         a=name(pair.a), b=name(pair.b), pair=pair.pair, group=roles.group_name(pair.b),
         a_group=roles.group_name(pair.a), method=b.method, architecture=b.architecture,
         seed="" if seed == "None" else seed, seeds=finding.seeds,
-        epoch=finding.epoch, control=result.control, gain=gain and gain.value, gain_low=gain and gain.ci_low,
-        gain_high=gain and gain.ci_high, excluded=result.excluded,
+        epoch=finding.epoch, control=_named(result.control, pair, name), gain=gain and gain.value,
+        gain_low=gain and gain.ci_low, gain_high=gain and gain.ci_high, excluded=result.excluded,
     )  # fmt: skip
+
+
+def _named(control: str, pair: Pair, name: Callable[[Party], str]) -> str:
+    """Controls in words, with the name of the student alone."""
+    if pair.baseline is None:
+        return control
+    return control.replace(FLOORS[ALONE], f"{FLOORS[ALONE]} ({name(pair.baseline)})")
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:

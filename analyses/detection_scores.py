@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast
+from kdscope.analyses.cast import Cast, nearest_first
 from kdscope.analyses.detection_views import LEVELS, Seen
 from kdscope.detection.measures.resampling import (
     RESAMPLES,
@@ -165,13 +165,13 @@ def _difference(roles: Cast | None, of: Ranked, gap: Score, area: str, confidenc
 
 
 def _rival(one: Seen, ranked: Mapping[str, Ranked]) -> Ranked | None:
-    """The students without a teacher that this one is compared with: of its architecture, and first of its length."""
+    """The students without a teacher that this one is compared with: of its architecture, those nearest to it."""
     if one.role not in ("student", "independent-student"):
         return None
-    alone = [of for of in ranked.values() if of.members[0].role == "independent-student"]
-    alone = [of for of in alone if of.members[0].subject.architecture == one.subject.architecture]
-    alone.sort(key=lambda of: of.members[0].subject.recipe.get("epochs") != one.subject.recipe.get("epochs"))
-    return alone[0] if alone else None
+    alone = {of.members[0].subject: of for of in ranked.values() if of.members[0].role == "independent-student"}
+    fitting = [subject for subject in alone if subject.architecture == one.subject.architecture]
+    own = [subject for subject in fitting if subject.group == one.subject.group]
+    return alone[(own or nearest_first(one.subject, fitting))[0]] if fitting else None
 
 
 def _teacher(roles: Cast | None, one: Seen, ranked: Mapping[str, Ranked]) -> Ranked | None:

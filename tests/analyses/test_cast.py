@@ -41,6 +41,37 @@ def test_the_baseline_is_the_independent_student_of_the_same_seed():
     ]
 
 
+def test_the_floor_has_the_epochs_of_the_student_whatever_came_first():
+    found = family(seeds=2, methods=("kd",))
+    of = {"kd": {"epochs": 46}, "none": {"epochs": 46}}
+    found = [dataclasses.replace(one, recipe=of.get(one.method, {})) for one in found]
+    alone = [one for one in found if one.method == "none"]
+    longer = [
+        dataclasses.replace(one, name=f"a-longer-seed{one.seed}", group="a-longer", recipe={"epochs": 70})
+        for one in alone
+    ]
+    for sources in ([*longer, *found], [*found, *longer], [*reversed(found), *reversed(longer)]):
+        roles = cast(sources)
+        by_name = {student.subject.name: student for student in roles.students}
+        for seed in (0, 1):
+            names = [one.name for one in by_name[f"kd-seed{seed}"].independent]
+            own, other = (f"none-seed{k}" for k in (seed, 1 - seed))
+            assert names == [own, other, f"a-longer-seed{seed}", f"a-longer-seed{1 - seed}"]
+        floors = {pair.baseline.subjects[0].name for pair in pairs(roles) if pair.pair == "teacher-student"}
+        assert floors == {"none-seed0", "none-seed1"}
+        # The other way of training is beside them, as nobody's floor.
+        assert ("teacher-weak", "a-longer-seed0") in named(roles, "floor:independent-student")
+
+
+def test_of_equal_epochs_the_nearer_recipe_is_the_floor():
+    found = family(seeds=1, methods=("kd",))
+    recipe = {"epochs": 2, "data.augment": "none", "teacher": "abc"}
+    kd, alone = (dataclasses.replace(one, recipe=recipe) for one in (found[1], found[0]))
+    flipped = dataclasses.replace(alone, name="a", group="a", recipe=recipe | {"data.augment": "flip"})
+    for sources in ([flipped, alone, kd], [kd, alone, flipped]):
+        assert cast(sources).students[0].independent[0].name == alone.name
+
+
 def test_a_student_of_another_architecture_is_no_floor():
     found = family(seeds=1, methods=("kd",))
     other = dataclasses.replace(found[0], architecture="vgg8")
