@@ -67,6 +67,18 @@ def test_another_head_is_an_error_that_names_the_first_tensor_and_copies_none(te
     assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
 
 
+def test_of_a_backbone_that_is_not_told_apart_nothing_is_inherited():
+    name = "torchvision:ssdlite320_mobilenet_v3_large"
+    student, teacher = detector(name, 0), detector(name, 1)
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(KDScopeError, match=r"begins with 'backbone.body.'.*terms.inherit.body=.*backbone., head."):
+        inherit(student, teacher)
+    assert all(torch.equal(before[part], value) for part, value in student.state_dict().items())
+    taken = inherit(student, teacher, body=["backbone."])
+    assert taken.copied == tuple(part for part in before if part.startswith("head."))
+    assert all(torch.equal(before[part], v) for part, v in student.state_dict().items() if part not in taken.copied)
+
+
 def test_where_the_body_ends_is_a_setting():
     student, teacher = detector("fcos_resnet10_w8", 0), detector("fcos_resnet10_w8", 1)
     before = copy.deepcopy(student.state_dict())

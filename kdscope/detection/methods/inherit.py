@@ -33,14 +33,16 @@ def inherit(student: nn.Module, teacher: nn.Module, body: Sequence[str] = (BODY,
 
     Args:
         student, teacher: detectors; plain ones, without a wrapper of parallel training.
-        body: beginnings of the names that are not copied. For detectors whose backbone has no neck give "backbone.".
+        body: beginnings of the names that are not copied. For detectors whose backbone has no neck (SSD) give
+            "backbone.".
 
     Raises:
-        KDScopeError: a tensor that one of the two lacks, or of another shape outside of the neck; nothing is copied.
+        KDScopeError: a network that has no such names, all of which would be copied; a tensor that one of the two
+            lacks, or of another shape outside of the neck. Nothing is copied.
 
-    >>> s, t = nn.Sequential(nn.Linear(2, 1)), nn.Sequential(nn.Linear(2, 1))
-    >>> inherit(s, t).copied, bool((s[0].weight == t[0].weight).all())
-    (('0.weight', '0.bias'), True)
+    >>> s, t = (nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)) for _ in range(2))
+    >>> inherit(s, t, body=["0."]).copied, bool((s[1].weight == t[1].weight).all())
+    (('1.weight', '1.bias'), True)
     """
     ours, theirs = (_outside(model, tuple(body)) for model in (student, teacher))
     only = [name for name in (*theirs, *ours) if (name in theirs) != (name in ours)]
@@ -84,4 +86,12 @@ class Inherit(DetectionTerm):
 
 
 def _outside(model: nn.Module, body: tuple[str, ...]) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(body)}
+    state = model.state_dict()
+    for start in body:
+        if not any(name.startswith(start) for name in state):
+            known = ", ".join(sorted({f"{name.partition('.')[0]}." for name in state}))
+            raise KDScopeError(
+                f"inherit: no name of this {type(model).__name__} begins with {start!r}, so that its backbone would be "
+                f"copied too; say by terms.inherit.body=[...] what that is (there: {known})"
+            )
+    return {name: tensor for name, tensor in state.items() if not name.startswith(body)}
