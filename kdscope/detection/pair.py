@@ -6,7 +6,7 @@ A cache of kind "pair", on the student's frame; N images, maps of each stride th
                                           the identity, where the widths are equal
     energy/S           float32 [N, h, w]  sum over channels of F_T^2
     rows/HEAD/labels   int64 [N, R]       of rows that both heads were asked about: a class from 1, 0 background, -1 no
-                                          row. All with an object (as far as R goes), then background, evenly spread
+                                          row. Those with an object, then background, either evenly spread where R is less
     rows/HEAD/student, rows/HEAD/teacher                float32 [N, R, K] logits
     rows/HEAD/student_deltas, rows/HEAD/teacher_deltas  float32 [N, R, 4] regression; of the row's own class
     rows/HEAD/targets                                   float32 [N, R, 4] what a perfect regression would say
@@ -40,6 +40,7 @@ from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan
 from kdscope.features.produce import Producer, extract_arrays
 from kdscope.models import weights_hash
+from kdscope.models.watch import evaluating
 
 ROWS = 256  # of an image and a head
 
@@ -126,25 +127,32 @@ class PairProducer(Producer):
 def chosen_rows(labels: Tensor, lengths: list[int], most: int) -> Tensor:
     """Which rows of each image are kept, int64 [B, most]; -1 where there are no more.
 
-    Rows with an object come first, in their order; background is spread evenly over what there is of it.
+    Rows with an object come first, in their order; background is spread evenly over what there is of it, and so are
+    rows with an object where there are more of them than places: the first alone would be those of the finest level.
 
     Args:
         labels: int64 [R], image by image, `lengths` rows each.
 
     >>> chosen_rows(torch.tensor([0, 0, 2, -1, 0, 0]), [6], 3).tolist()
     [[2, 0, 4]]
+    >>> chosen_rows(torch.tensor([1, 1, 2, 0, 3, 3]), [6], 2).tolist()
+    [[0, 2]]
     """
     kept = labels.new_full((len(lengths), most), -1)
     start = 0
     for row, length in zip(kept, lengths, strict=True):
         mine = labels[start : start + length]
-        objects = torch.where(mine > 0)[0][:most]
-        rest = torch.where(mine == 0)[0]
-        count = min(most - len(objects), len(rest))
-        spread = rest[torch.arange(count, device=rest.device) * len(rest) // max(1, count)]
-        row[: len(objects) + count] = torch.cat([objects, spread]) + start
+        objects = _spread(torch.where(mine > 0)[0], most)
+        chosen = torch.cat([objects, _spread(torch.where(mine == 0)[0], most - len(objects))])
+        row[: len(chosen)] = chosen + start
         start += length
     return kept
+
+
+def _spread(values: Tensor, most: int) -> Tensor:
+    """As many of the values [n] as may be, evenly spread."""
+    count = min(most, len(values))
+    return values[torch.arange(count, device=values.device) * len(values) // max(1, count)]
 
 
 @contextlib.contextmanager
@@ -217,9 +225,9 @@ def extract_beside(
     options: Mapping[str, Any],
 ) -> FeatureCache | Plan:
     """Run `producer` over a split in the student's frame, with the other networks on the device for as long."""
-    mode, adapter = student.training, adapt(student)
-    frame = frame_of(student.eval().transform, part.sizes)
-    student.train(mode)
+    adapter = adapt(student)
+    with evaluating(student):
+        frame = frame_of(student.transform, part.sizes)
     job = checked({**options, "identity": {**(options.get("identity") or {}), "frame": list(frame)}})
     origins = [next((p.device for p in network.parameters()), None) for network in others]
     for network in others:

@@ -18,7 +18,7 @@ from kdscope.detection.evaluate import detect, scored
 from kdscope.detection.extract import extract_detections
 from kdscope.detection.frames import Frames, frame_of
 from kdscope.detection.measures.shapley import subsets
-from kdscope.detection.pair import extract_pair
+from kdscope.detection.pair import chosen_rows, extract_pair
 from kdscope.detection.patch import extract_patched
 from kdscope.detection.stored import found_in
 from kdscope.detection.subjects import detection_cache, kept_detections, pair_cache
@@ -267,6 +267,19 @@ def test_only_the_cells_of_the_set_are_replaced(tmp_path, monkeypatch):
         inside[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
     assert torch.equal(changed, inside)
     assert torch.equal(fg[3], torch.nn.functional.max_pool2d(fg[2], 1, 2))
+
+
+def test_rows_that_do_not_fit_are_left_out_evenly():
+    """Levels come one after another, so that the first rows with an object are those of the finest."""
+    labels = torch.cat([torch.ones(60), torch.zeros(40), torch.full((40,), 2.0), torch.tensor([-1.0, 0])]).long()
+    kept = chosen_rows(torch.cat([labels, labels]), [142, 142], 50)
+    assert (kept[1] - 142 == kept[0]).all()
+    assert torch.bincount(labels[kept[0]]).tolist() == [0, 30, 20]
+    assert (kept[0].diff() > 0).all()
+    all_of_them = chosen_rows(labels, [142], 150)[0]
+    assert labels[all_of_them[:100]].min() == 1
+    assert (labels[all_of_them[100:141]] == 0).all()
+    assert (all_of_them[141:] == -1).all()
 
 
 def test_what_is_under_a_crowd_is_never_replaced(tmp_path, monkeypatch):
