@@ -6,7 +6,8 @@ A cache of kind "pair", on the student's frame; N images, maps of each stride th
                                           the identity, where the widths are equal
     energy/S           float32 [N, h, w]  sum over channels of F_T^2
     rows/HEAD/labels   int64 [N, R]       of rows that both heads were asked about: a class from 1, 0 background, -1 no
-                                          row. Those with an object, then background, either evenly spread where R is less
+                                          row. First those with an object, evenly spread if they are more than R
+                                          places; then background, evenly spread
     rows/HEAD/student, rows/HEAD/teacher                float32 [N, R, K] logits
     rows/HEAD/student_deltas, rows/HEAD/teacher_deltas  float32 [N, R, 4] regression; of the row's own class
     rows/HEAD/targets                                   float32 [N, R, 4] what a perfect regression would say
