@@ -13,6 +13,7 @@ from kdscope.errors import KDScopeError, unknown
 # Written here, so that `kdscope --help` need not import a single verb.
 VERBS = {
     "train": "Train a network, alone or from teachers.",
+    "calibrate": "Measure the weights of a distillation of detectors before it is trained.",
     "compare": "Train methods with the same seeds and teacher, and print one table.",
     "study": "Run, plan or watch a study: a paper as a YAML file.",
     "extract": "Write what a network says of its images to a feature cache.",

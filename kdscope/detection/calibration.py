@@ -10,20 +10,28 @@ from kdscope.detection.methods.calibrate import View, calibrate
 from kdscope.detection.task import OBSERVED, Detection
 from kdscope.errors import KDScopeError
 from kdscope.run import load_teacher
+from kdscope.sources import resolve_device
 
 
 def calibrated(
-    config: Config, *, batches: int = 8, ratio: float = 2.0, by: str = "loss", shares: Mapping[str, float] | None = None
+    config: Config,
+    *,
+    batches: int = 8,
+    ratio: float = 2.0,
+    by: str = "loss",
+    shares: Mapping[str, float] | None = None,
+    device: str = "auto",
 ) -> dict[str, dict[str, float]]:
     """Settings to write under `terms` of `config`, so that distillation starts at a chosen size; nothing is trained.
 
-    A new student and the teacher see the first training batches of the run, on the CPU; the same config gives the same
-    numbers, and torch's generators are left as they were.
+    A new student and the teacher see the first training batches of the run, in float32; the same config gives the same
+    numbers on one kind of device, and torch's generators are left as they were.
 
     Args:
         config: of a run with a teacher (`kdscope.api.settings`).
         batches: how many, at least 1.
         ratio, by, shares: of `kdscope.detection.methods.calibrate.calibrate`.
+        device: "auto" is the GPU where there is one.
 
     Raises:
         KDScopeError: a run without a teacher, or what `calibrate` cannot measure.
@@ -32,12 +40,13 @@ def calibrated(
         raise KDScopeError("calibrate: a run without a teacher has nothing to weigh; give one (--teacher RUN)")
     if isinstance(batches, bool) or not isinstance(batches, int) or batches < 1:
         raise KDScopeError(f"calibrate: batches must be a whole number of at least 1, not {batches!r}")
-    task = Detection()
+    task, place = Detection(), torch.device(resolve_device(device))
     with torch.random.fork_rng():
         dataset = task.load_data(config.data)
         teachers = [load_teacher(teacher, dataset) for teacher in config.teachers]
         config, dataset, learner = task.prepare(config, False, teachers)
-        alone = {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
+        learner.to(place)
+        alone = {"rank": 0, "world_size": 1, "device": place}
         training, _ = task.batches(config, dataset, learner, alone)
         if learner.objective.observing:
             for batch in itertools.islice(training.epoch(0), -(-OBSERVED // training.batch_size)):
@@ -49,4 +58,4 @@ def calibrated(
                 yield learner.look(*learner.arguments(batch))
 
         torch.manual_seed(config.seed)  # the rows that two-stage detectors sample are drawn by chance
-        return calibrate(learner.objective, views(), ratio, by, shares)
+        return calibrate(learner.objective, views(), ratio, by, shares, learner.student.parameters())

@@ -1,14 +1,22 @@
 """Weights by measured size."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 
 import kdscope
 from kdscope.api import settings
+from kdscope.cli.main import cli
+from kdscope.detection import models
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 from kdscope.detection.calibration import calibrated
+from kdscope.detection.data import load
+from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.calibrate import calibrate, sizes
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import resolve
@@ -16,18 +24,22 @@ from kdscope.errors import KDScopeError
 
 UNITS = (1.0, 1.0, 1.0, 1.0)
 MODEL = {"name": "fcos_resnet10_w8", "options": {"min_size": 64}}
+SHARED = {k: torch.zeros(2, 4, 32 // k, 32 // k, requires_grad=True) for k in (8, 16)}
 QUICK = {"data": "scenes:16:128:8", "batch_size": 8, "epochs": 1, "model": MODEL, "augment": "none"}
 
 
 def views_of(count=2, boxes=((4.0, 4.0, 14.0, 20.0),), scale=1.0, heads=True):
-    """Maps of student and teacher on two levels, `count` batches; the student's loss is a function of its maps."""
+    """Maps of student and teacher on two levels, `count` batches; the student's loss is a function of its maps.
+
+    The student's maps are drawn, and its parameters SHARED (a bias of every cell, zero) are added to them.
+    """
     generator = torch.Generator().manual_seed(0)
     views = []
     for _ in range(count):
         maps = [
             {k: scale * torch.randn(2, 4, 32 // k, 32 // k, generator=generator) for k in (8, 16)} for _ in range(2)
         ]
-        ours = {k: each.requires_grad_() for k, each in maps[0].items()}
+        ours = {k: each + SHARED[k] for k, each in maps[0].items()}
         own = sum(each.square().mean() for each in ours.values()) / scale**2
         logits = torch.randn(2, 6, 3, generator=generator)
         moved = logits[0] + sum(each.mean() for each in ours.values())
@@ -56,9 +68,9 @@ def objective_of(method, views, **overrides):
 def test_with_the_weights_found_distillation_has_the_size_that_was_wished(method, by):
     views = views_of()
     objective = objective_of(method, views)
-    found = calibrate(objective, views, ratio=0.5, by=by)
+    found = calibrate(objective, views, ratio=0.5, by=by, parameters=SHARED.values())
     assert list(found) == [name for name in objective.terms if name != "detection"]
-    after = sizes(objective_of(method, views, **found), views, by)
+    after = sizes(objective_of(method, views, **found), views, by, SHARED.values())
     (name,) = found
     balanced = objective.terms[name].balanced
     if by == "loss" or not balanced:  # gradients of parts point elsewhere, so that their norms do not add up
@@ -93,7 +105,8 @@ def test_calibration_repeats_and_changes_nothing():
     views = views_of()
     objective = objective_of("fgd-normalised+kd", views)
     before, state = copy.deepcopy(objective.state_dict()), torch.get_rng_state()
-    found = [calibrate(objective, views, by=by) for by in ("loss", "gradient", "loss", "gradient")]
+    every = ("loss", "gradient", "loss", "gradient")
+    found = [calibrate(objective, views, by=by, parameters=SHARED.values()) for by in every]
     assert found[:2] == found[2:]
     assert found[0] != found[1]
     assert torch.equal(torch.get_rng_state(), state)
@@ -113,7 +126,56 @@ def test_sizes_by_loss_are_means_over_batches_and_by_gradient_norms():
     by_hand = [
         sum((3.0 * (s.maps[k] - t.maps[k])).square().sum() for k in (8, 16)) for s, t, _ in views
     ]  # the gradient of sum (S - T)^2 / 2 images is S - T
-    assert sizes(objective, views, "gradient")["mimicry"] == pytest.approx((sum(by_hand).item() / 3) ** 0.5, rel=1e-5)
+    by_gradient = sizes(objective, views, "gradient", SHARED.values())
+    assert by_gradient["mimicry"] == pytest.approx((sum(by_hand).item() / 3) ** 0.5, rel=1e-5)
+
+
+def test_a_level_made_from_a_finer_one_counts_once_and_heads_do_not_count():
+    """Stride 16 is stride 8 pooled: the loss on it is that on the mean, whatever goes through the finer map."""
+    theta, head = torch.zeros(1, 2, 4, 4, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+    start = torch.arange(32.0).view(1, 2, 4, 4)
+    fine = start + theta
+    coarse = 3 * torch.nn.functional.avg_pool2d(fine, 2)
+    own = (head * fine.mean()).square()
+    student = DetectionFeatures({8: fine, 16: coarse}, {}, {"classification": own})
+    teacher = DetectionFeatures({8: torch.zeros(1, 2, 4, 4), 16: torch.zeros(1, 2, 2, 2)})
+    batch = DetectionBatch(torch.zeros(1, 3, 32, 32), ((32, 32),), (torch.zeros(0, 4),), (), torch.arange(1))
+    plain = {"normalize": False, "reduction": "sum", "weight": 1.0, "strides": [16]}
+    views = [(student, teacher, batch)]
+    measured = sizes(objective_of("mimicry", views, mimicry=plain), views, "gradient", [theta, head])
+    # d/dtheta of sum (3 mean of four)^2 is 2 * 9 * mean / 4 in each of the four cells.
+    means = torch.nn.functional.avg_pool2d(start, 2)
+    assert measured["mimicry"] == pytest.approx((4 * (18 * means / 4).square().sum()).sqrt().item(), rel=1e-5)
+    assert measured["own"] == pytest.approx(2 * 15.5 / 32**0.5, rel=1e-5)  # of theta alone: 32 cells, each 2 m / 32
+
+
+def test_the_bounded_regression_keeps_its_weight_unless_it_is_named_by_gradient():
+    views = views_of()
+    objective = objective_of("chen2017", views)
+    assert objective.names[-3:] == ("soft-class.dense", "bounded-box.dense", "hint")
+    found = calibrate(objective, views, ratio=1.0)
+    assert list(found) == ["soft-class", "hint"]
+    after = sizes(objective_of("chen2017", views, **found), views)
+    assert (after["soft-class"] / after["own"], after["hint"] / after["own"]) == pytest.approx((0.5, 0.5), rel=0.01)
+    for shares, message in (
+        ({"bounded-box": 1.0}, "calibrate: bounded-box begins near 0 and grows"),
+        ({"hint": 1.0, "bounded-box": 0.5}, "calibrate: bounded-box begins near 0 and grows"),
+    ):
+        with pytest.raises(KDScopeError, match=message):
+            calibrate(objective, views, shares=shares)
+    alone = objective_of("chen2017", views, **{"soft-class": {"weight": 0}, "hint": {"weight": 0}})
+    with pytest.raises(KDScopeError, match=r"bounded-box has its weight; to measure it all the same, name it \(shares"):
+        calibrate(alone, views)
+
+
+@pytest.mark.parametrize("by", ["loss", "gradient"])
+def test_without_a_loss_of_the_detectors_own_there_is_nothing_to_compare_with(by):
+    """As where the gradient is lost on the way: a weight of 0 would have come out, and no word."""
+    views = [(replace(s, losses={"classification": 0 * s.losses["classification"]}), *rest) for s, *rest in views_of()]
+    with pytest.raises(KDScopeError, match=f"the {by} of the detector's own losses is 0.0 on these batches"):
+        calibrate(objective_of("mimicry", views), views, by=by, parameters=SHARED.values())
+    with pytest.raises(KDScopeError, match="by gradient needs the student's parameters, and its maps depend on none"):
+        calibrate(objective_of("mimicry", views), views, by="gradient", parameters=[torch.ones(1, requires_grad=True)])
 
 
 @pytest.mark.parametrize(
@@ -152,6 +214,38 @@ def test_a_config_is_calibrated_before_it_is_trained(teacher):
     assert torch.equal(torch.get_rng_state(), state)
     chosen = settings(teachers=[teacher], method="fgd-normalised", terms=found, **QUICK)
     assert calibrated(chosen, batches=2, ratio=0.5)["fgd"] == pytest.approx(found["fgd"], rel=0.02)
+
+
+def test_the_command_prints_what_train_takes(teacher, tmp_path):
+    config = tmp_path / "run.yaml"
+    teachers = {"teachers": [{"run": str(teacher.path)}]}
+    model = {"model": MODEL, "data": {"name": "scenes:16:128:8", "augment": "none", "batch_size": 8}}
+    config.write_text(yaml.safe_dump(model | teachers | {"method": "mimicry"}))
+    told = CliRunner().invoke(cli, ["calibrate", "--config", str(config), "--batches", "2", "--device", "cpu"])
+    found = calibrated(settings(teachers=[teacher], method="mimicry", **QUICK), batches=2, device="cpu")
+    assert told.output == f"--set terms.mimicry.weight={found['mimicry']['weight']}\n"
+    wrong = CliRunner().invoke(cli, ["calibrate", "--config", str(config), "--share", "mimicry"])
+    assert str(wrong.exception) == "--share mimicry: write TERM=NUMBER, such as hint=2"
+
+
+def test_a_two_stage_pair_by_gradient_in_bfloat16_is_what_it_is_in_float32():
+    """Under autocast the maps are cast beside the detector's own way; the parameters are under both."""
+    torch.manual_seed(0)
+    learner = DetectionLearner(
+        models.build("fasterrcnn_resnet10_w8", 3, min_size=64),
+        DetectionObjective(resolve("mimicry", {"mimicry": {"normalize": False}}), teacher=True),
+        models.build("fasterrcnn_resnet10_w16", 3, min_size=64),
+    )
+    learner.build()
+    batch = next(iter(DetectionBatches(load("scenes:8:128:8").train, batch_size=8).epoch(0)))
+    measured = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            views = [learner.look(*learner.arguments(batch))]
+        measured.append(sizes(learner.objective, views, "gradient", learner.student.parameters()))
+    assert measured[0]["own"] > 0
+    assert measured[1] == pytest.approx(measured[0], rel=0.2)
 
 
 def test_a_run_without_a_teacher_has_nothing_to_weigh(teacher):

@@ -25,33 +25,51 @@ def calibrate(
     ratio: float = 2.0,
     by: str = "loss",
     shares: Mapping[str, float] | None = None,
+    parameters: Iterable[Tensor] = (),
 ) -> dict[str, dict[str, float]]:
     """Settings for `terms` of the config, with which distillation starts at `ratio` times the detector's own loss.
 
-    The same batches give the same numbers: nothing is drawn, and they are rounded to three digits.
+    The same batches give the same numbers: nothing is drawn, and they are rounded to three digits. A term whose loss is
+    in the units of the detector's own (`in_own_units`, the bounded regression of Chen et al.) keeps its weight unless
+    `shares` names it: it begins near 0, for the first proposals are the boxes themselves, and grows; its size at the
+    start says nothing of what it will be.
 
     Args:
         objective: built, and where it has terms that observe, shown some batches; it is not changed.
         views: what student and teacher say of a few training batches, the student with a gradient.
         ratio: of all distillation together to the detector's own losses as weighed in `objective`. In trials with a
             student from scratch 0.4 did little, 2 and 6 did well.
-        by: "loss" compares values; "gradient" compares norms of gradients on the student's maps, summed in squares over
-            levels and batches. A loss far from its minimum, such as a soft cross-entropy, is large with a small
-            gradient. Norms of parts do not add up where their directions differ.
+        by: "loss" compares values; "gradient" compares norms of gradients, of the parameters that the student's maps
+            depend on, which all losses share (as GradNorm does: Chen et al., ICML 2018). A loss far from its minimum,
+            such as a soft cross-entropy, is large with a small gradient. Norms of parts do not add up where their
+            directions differ.
         shares: of `ratio`, by term; equal where not given. A term with parts of its own balance (FGD) shares what it
             has among them as that balance says.
+        parameters: with "gradient", the student's; those that no map depends on (of the heads) are left out.
 
     Returns:
         By term, a new `weight`, or the settings that weigh its parts.
 
     Raises:
-        KDScopeError: no batch, a part that is zero or not finite on all of them, or nothing to weigh.
+        KDScopeError: no batch, a part that is zero or not finite on all of them, the detector's own losses among them;
+            nothing to weigh; or a term `in_own_units` by "loss".
     """
     if by not in SIZES:
         raise unknown("by", str(by), SIZES, "calibrate")
     wanted = _shares(objective, shares)
-    measured = sizes(objective, views, by)
+    for name in wanted:
+        if by == "loss" and objective.terms[name].in_own_units:
+            raise KDScopeError(
+                f"calibrate: {name} begins near 0 and grows, so that its loss at the start is no measure of it; leave "
+                "it out (shares), and it keeps its weight, or measure by gradient"
+            )
+    measured = sizes(objective, views, by, parameters)
     own = measured["own"]
+    if not 0 < own < float("inf"):
+        raise KDScopeError(
+            f"calibrate: the {by} of the detector's own losses is {own} on these batches, so there is nothing to "
+            "compare with; give more batches, of images with boxes"
+        )
     found: dict[str, dict[str, float]] = {}
     for name, share in wanted.items():
         term, weight = objective.terms[name], objective.settings[name]["weight"]
@@ -70,20 +88,23 @@ def calibrate(
     return found
 
 
-def sizes(objective: DetectionObjective, views: Iterable[View], by: str = "loss") -> dict[str, float]:
+def sizes(
+    objective: DetectionObjective, views: Iterable[View], by: str = "loss", parameters: Iterable[Tensor] = ()
+) -> dict[str, float]:
     """The weighed size of each part, of each term, and of the detector's own losses together ("own").
 
     Args and errors as of `calibrate`. With "loss" the mean over the batches; with "gradient" the root of the sum of
-    squares over batches and levels, divided by the root of the number of batches.
+    squares over batches and parameters, divided by the root of the number of batches.
     """
     groups = _groups(objective)
     total: Tensor | None = None
-    count = 0
+    count, learning = 0, [each for each in parameters if each.requires_grad]
     for student, teacher, batch in views:
         values = objective.weights * objective(student, teacher, batch)
         each = [values[chosen].sum() for chosen in groups.values()]
         if by == "gradient":
-            each = [_squared_gradient(value, list(student.maps.values())) for value in each]
+            learning = learning if count else _under(student.maps, learning)
+            each = [_squared_gradient(value, learning) for value in each]
         each = torch.stack(each).detach().double()
         total, count = each if total is None else total + each, count + 1
     if total is None:
@@ -104,21 +125,48 @@ def _groups(objective: DetectionObjective) -> dict[str, list[int]]:
     return found
 
 
-def _squared_gradient(value: Tensor, maps: Sequence[Tensor]) -> Tensor:
-    gradients = torch.autograd.grad(value, maps, retain_graph=True, allow_unused=True)
+def _under(maps: Mapping[int, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The parameters that the maps depend on.
+
+    Gradients of the maps themselves would not do: a coarse level is often made from a finer one, and what comes back
+    through both would count twice.
+    """
+    total = sum(each.sum() for each in maps.values())
+    reached = (None,) * len(parameters)
+    if parameters and total.requires_grad:
+        reached = torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    found = [each for each, gradient in zip(parameters, reached, strict=True) if gradient is not None]
+    if not found:
+        raise KDScopeError(
+            "calibrate: by gradient needs the student's parameters, and its maps depend on none of these"
+        )
+    return found
+
+
+def _squared_gradient(value: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(value)
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     given = [gradient.float().square().sum() for gradient in gradients if gradient is not None]
     return torch.stack(given).sum() if given else torch.zeros_like(value)
 
 
 def _shares(objective: DetectionObjective, shares: Mapping[str, float] | None) -> dict[str, float]:
-    """The share of each term that distils; they sum to 1."""
+    """The share of each term that is weighed; they sum to 1."""
     terms = [name for name, term in objective.terms.items() if term.reads != "labels" and term.in_main]
     if not terms:
         raise KDScopeError("calibrate: no term here distils, so there is nothing to weigh")
-    for name in shares or {}:
+    if not shares:
+        free = [name for name in terms if not objective.terms[name].in_own_units]
+        if not free:
+            raise KDScopeError(
+                f"calibrate: {', '.join(terms)} has its weight; to measure it all the same, name it (shares)"
+            )
+        shares = dict.fromkeys(free, 1.0)
+    for name in shares:
         if name not in terms:
             raise unknown("term", name, terms, "calibrate")
-    given = {name: float((shares or {}).get(name, 1.0 if not shares else 0.0)) for name in terms}
+    given = {name: float(shares.get(name, 0.0)) for name in terms}
     if min(given.values()) < 0 or not sum(given.values()) > 0:
         raise KDScopeError("calibrate: shares are numbers of at least 0, of which one is above 0")
     return {name: share / sum(given.values()) for name, share in given.items() if share > 0}

@@ -137,6 +137,7 @@ class BoundedBox(RowTerm):
     name = "bounded-box"
     summary = "box regression, as far as the teacher is better"
 
+    in_own_units = True
     def __init__(
         self, margin: float = 0.0, kind: str = "bounded", heads: Sequence[str] = (), proposals: str = "student"
     ):

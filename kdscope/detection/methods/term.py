@@ -25,11 +25,14 @@ class DetectionTerm(Term):
         asks: heads whose rows the teacher must be asked for, known when `build` is done (which is shown all heads).
         observes: whether `observe` must be called before training.
         in_main: whether the term has a loss; one that only changes what the student begins with has none.
+        in_own_units: for `calibrate`: whether the loss is in the units of the detector's own and begins near 0, so that
+            its first size says nothing.
         balanced: for `calibrate`: part to (the setting that weighs it, the share of the term's loss it should have).
     """
 
     reads: ClassVar[str] = "features"
     balanced: ClassVar[Mapping[str, tuple[str, float]]] = {}
+    in_own_units: ClassVar[bool] = False
     parts: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     observes: bool = False
