@@ -7,9 +7,10 @@ import pytest
 import torch
 from trees import GOOD, coco_content, coco_tree, pictures, visdrone_tree, voc_tree, voc_xml
 
-from kdscope.detection.data import load
+from kdscope.detection.data import conversion, load
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.errors import KDScopeError
+from kdscope.files import write_json
 
 NAMES = ["a.png", "b.png", "c.png"]
 
@@ -280,6 +281,41 @@ def test_a_conversion_can_be_kept_elsewhere(tmp_path):
     load(f"visdrone:{root}", cache_dir=tmp_path / "kept")
     assert len(list((tmp_path / "kept").rglob("*.coco.json"))) == 2
     assert not list(root.glob("*.json"))
+
+
+def test_a_conversion_beside_a_folder_that_cannot_be_written_goes_to_the_cache(tmp_path, monkeypatch):
+    root, written = visdrone_tree(tmp_path / "data"), []
+
+    def refusing(path, content):
+        if path.is_relative_to(root):
+            raise KDScopeError(f"{path}: Read-only file system")
+        written.append(path)
+        write_json(path, content)
+
+    monkeypatch.setattr(conversion, "write_json", refusing)
+    monkeypatch.setenv("KDSCOPE_CACHE", str(tmp_path / "cache"))
+    first = load(f"visdrone:{root}")
+    assert not list(root.glob("*.json"))
+    assert len(written) == 2
+    assert all(path.is_relative_to(tmp_path / "cache" / "detection") for path in written)
+    assert load(f"visdrone:{root}").fingerprint == first.fingerprint
+    assert len(written) == 2  # it was found there
+    monkeypatch.setenv("KDSCOPE_CACHE", str(root / "cache"))
+    with pytest.raises(KDScopeError, match=r"Read-only file system; the converted .*: set KDSCOPE_CACHE to one$"):
+        load(f"visdrone:{root}")
+
+
+@pytest.mark.parametrize("theirs", ['{"mine": 1}', '{"info": ["x"]}', '{"info": {"made_from": 1}}', "not JSON", "[]"])
+def test_a_file_of_the_users_own_is_not_written_over(tmp_path, monkeypatch, theirs):
+    monkeypatch.setenv("KDSCOPE_CACHE", str(tmp_path / "cache"))
+    root = voc_tree(tmp_path / "data")
+    (root / "trainval.coco.json").write_text(theirs)
+    assert load(f"voc:{root}").classes == ("cat", "dog")
+    assert (root / "trainval.coco.json").read_text() == theirs
+    assert [path.name for path in (tmp_path / "cache").rglob("*.json")] == ["trainval.coco.json"]
+    next((tmp_path / "cache").rglob("*.json")).write_text(theirs)
+    with pytest.raises(KDScopeError, match=r"trainval.coco.json is there, and was not made by kdscope; .*CACHE"):
+        load(f"voc:{root}")
 
 
 def test_a_part_held_out_of_train(tmp_path):

@@ -33,7 +33,8 @@ def load(
         image_size: height and width in pixels of generated scenes; files keep the size that they have, and it is the
             shorter side that detectors scale them to.
         seed: which training images are held out; nothing else depends on it.
-        cache_dir: where `voc:DIR` and `visdrone:DIR` keep their annotations as COCO JSON; default: beside them.
+        cache_dir: where `voc:DIR` and `visdrone:DIR` keep their annotations as COCO JSON; default: beside them, or
+            where that cannot be written below KDSCOPE_CACHE (~/.cache/kdscope).
         progress: whether to show a progress bar on standard error, when that is a terminal.
 
     What was left out of the files, or cut, is said once by the logger "kdscope", and stands in the dataset's `notes`.

@@ -1,14 +1,15 @@
 """Annotations of other layouts, converted once to COCO JSON that any other tool reads too.
 
 The JSON says what it was made from (names, sizes and times of change of the files), so one whose source has changed is
-made again.
+made again. It lies beside what it was made from, or where that cannot be written, or the name is taken by a file of the
+user's own, in the cache.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from kdscope.data.catalogue import Request
+from kdscope.data.catalogue import Request, home
 from kdscope.detection.data.coco import Source
 from kdscope.errors import KDScopeError
 from kdscope.files import digest, read_json, write_json
@@ -44,7 +45,8 @@ def converted(
     """The COCO JSON of one split, made now if it is not there or its sources have changed.
 
     Args:
-        request: whose `cache_dir` says where it goes; without one it goes beside the dataset's own folders.
+        request: whose `cache_dir` says where it goes; without one it goes beside the dataset's own folders, or else
+            below KDSCOPE_CACHE (~/.cache/kdscope).
         name: of the file, without its suffix.
         images: the folder that the images are below.
         sources: the files of annotations, one for each image.
@@ -55,14 +57,14 @@ def converted(
         KDScopeError: as `read`, a class that is not one of `classes`, a folder that cannot be written.
     """
     root = Path(request.argument).expanduser().resolve()
-    own = None if request.cache_dir is None else request.cache_dir / "detection" / digest({"root": str(root)})[:32]
-    place = (own or root) / f"{name}.json"
+    folders = [root, home("KDSCOPE_CACHE")] if request.cache_dir is None else [request.cache_dir]
+    inside = f"detection/{digest({'root': str(root)})[:32]}"
+    places = [(folder if folder == root else folder / inside) / f"{name}.json" for folder in folders]
     stats = [path.stat() for path in sources]
     stamps = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in zip(sources, stats, strict=True)]
     made_from = digest({"layout": LAYOUT, "images": str(images), "sources": stamps, "classes": classes})
-    if place.exists():
-        content = read_json(place)
-        if isinstance(content, dict) and content.get("info", {}).get("made_from") == made_from:
+    for place in places:
+        if _made_from(place) == made_from:
             return Source(place, images)
     with bar(f"converting {name}", len(sources), request.progress) as advance:
         scenes = []
@@ -72,11 +74,28 @@ def converted(
     if classes is None:
         classes = sorted({found.category for scene in scenes for found in scene.objects})
     info = {"description": f"{name}, converted by kdscope", "made_from": made_from}
+    content, failed = {"info": info, **as_coco(scenes, classes, sources)}, None
+    for place in places:
+        if place.exists() and _made_from(place) is None:  # another's file of that name
+            failed = KDScopeError(f"{place} is there, and was not made by kdscope")
+            continue
+        try:
+            write_json(place, content)
+            return Source(place, images)
+        except KDScopeError as error:
+            failed = error
+    raise KDScopeError(f"{failed}; the converted annotations need a folder: set KDSCOPE_CACHE to one") from failed
+
+
+def _made_from(place: Path) -> str | None:
+    """What a conversion says it was made from; None of a file that is none, or is not there."""
     try:
-        write_json(place, {"info": info, **as_coco(scenes, classes, sources)})
-    except KDScopeError as error:
-        raise KDScopeError(f"{error}; give another folder for the converted annotations by cache_dir") from error
-    return Source(place, images)
+        content = read_json(place)
+    except KDScopeError:
+        return None
+    info = content.get("info") if isinstance(content, dict) else None
+    made_from = info.get("made_from") if isinstance(info, dict) else None
+    return made_from if isinstance(made_from, str) else None
 
 
 def as_coco(scenes: Sequence[Scene], classes: Sequence[str], sources: Iterable[Path]) -> dict[str, list]:
