@@ -5,18 +5,25 @@ between student and teacher, on objects and elsewhere; and the squared error of 
 shares add up to one. What it costs in average precision says `detection-patch-in`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kdscope.analyses.base import Report, analysis, tidy
+from kdscope.analyses.cast import Party
 from kdscope.analyses.detection import cast_of, ordered, row_of
-from kdscope.analyses.detection_attention_pairs import pair_findings
+from kdscope.analyses.detection_attention_pairs import FLOORS, pair_findings
+from kdscope.analyses.detection_attention_pixels import DEFINITIONS, Look, Sight
 from kdscope.analyses.detection_attention_truth import truth_rows
+from kdscope.analyses.detection_attention_words import attention_notes, attention_short
 from kdscope.analyses.detection_gallery import attention_pictures
-from kdscope.analyses.detection_maps import EVERY, attention_of, grid_of, strides_of
-from kdscope.analyses.detection_views import everyone
-from kdscope.analyses.detection_words import attention_notes, attention_short
-from kdscope.errors import KDScopeError
+from kdscope.analyses.detection_maps import EVERY, Framing, Grid, attention_of, grid_of, strides_of
+from kdscope.analyses.detection_views import Seen, everyone
+from kdscope.analyses.options import texts
+from kdscope.detection.subjects import random_init_cache
+from kdscope.errors import KDScopeError, unknown
+from kdscope.features.cache import FeatureCache
 from kdscope.figures.pictures import Pictures
 from kdscope.sources import Subject
 
@@ -38,6 +45,8 @@ def detection_attention(
     *,
     splits: str = "test",
     temperature: float = 0.5,
+    definition: Sequence[str] | str = "kdscope",
+    untrained: bool = True,
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
     confidence: float = 0.95,
@@ -46,17 +55,26 @@ def detection_attention(
 
     Args:
         temperature: of the softmax over the cells of an image that makes attention of mean |F|; FGD has 0.5.
+        definition: "image-size" adds rows of maps that are interpolated to the image, against the pixels of the boxes;
+            "guo2024-code" the IoU of Guo et al., cut at 0.4 of a map's range and pooled over batches of 128 images.
+        untrained: whether each student's architecture is shown the images (500 at the most) before any training, too:
+            a floor that costs as much as its student's own cache, once.
         splits, teacher, baseline, confidence: as for the analysis `detection`.
 
     Returns:
         A report whose table has, besides the shared columns: layer ("stride 8", empty for the mean over the levels),
-        area (objects of that size; cells of others are left out), and region of an error.
+        area (objects of that size; cells of others are left out), and region of an error. Beside a student alone
+        there are two floors more: the architecture before training, and maps of other images ("shuffled").
 
     Raises:
-        KDScopeError: a network that classifies images, caches of different images, a temperature that is not positive.
+        KDScopeError: a network that classifies images, caches of different images, an unknown definition, a temperature
+            that is not positive.
     """
     if not temperature > 0:
         raise KDScopeError(f"temperature {temperature} is not above 0; FGD has 0.5")
+    for name in texts(definition):
+        if name not in DEFINITIONS:
+            raise unknown("definition", name, DEFINITIONS, "analysis 'detection-attention'")
     roles, alone = cast_of(subjects, teacher, baseline)
     rows: list[dict[str, Any]] = []
     said: list[str] = []
@@ -66,23 +84,51 @@ def detection_attention(
         grids = {stride: grid_of(next(iter(networks.values())).cache, stride) for stride in strides_of(networks)}
         if not grids:
             raise KDScopeError("the networks have no level of the pyramid in common")
-        maps = {
-            key: {stride: attention_of(one.cache, stride, grid, temperature) for stride, grid in grids.items()}
-            for key, one in networks.items()
-        }
-        own = list(truth_rows(roles, networks, maps, grids, confidence))
-        if roles is not None:
-            found, left_out = pair_findings(roles, maps, grids, split, confidence)
-            own += [row_of(roles, f, seed) | cell._asdict() for cell, f, seed in found]
-            said += left_out
-            pictures = attention_pictures(roles, networks, maps, grids)
-        rows += [{"view": "none", "definition": "kdscope", **row, "split": split} for row in own]
+        sight = Sight(grids, Framing.of(next(iter(networks.values())).cache))
+        looks = {key: look_of(one.cache, grids, temperature) for key, one in networks.items()}
+        pictures = roles and attention_pictures(roles, networks, {key: one.maps for key, one in looks.items()}, grids)
+        looks |= untrained_looks(networks, grids, split, temperature) if untrained else {}
+        for name in dict.fromkeys(["kdscope", *texts(definition)]):
+            own = list(truth_rows(roles, networks, looks, sight, name, confidence))
+            if roles is not None:
+                found, left_out = pair_findings(roles, looks, sight, name, split, confidence)
+                own += [row_of(roles, f, seed) | cell._asdict() for cell, f, seed in found]
+                said += left_out
+            rows += [{"view": "none", **row, "split": split, "definition": name} for row in own]
     named = {"analysis": "detection-attention", "confidence": confidence}
     table = ordered(tidy([row | named for row in rows], COLUMNS))
     words = (*(roles.notes if roles else ()), *said, *attention_notes(table))
     if pictures is None:
         return Report(table, attention_short(table), words)
     shown = {"measure": "attention-overlap", "layer": f"stride {min(grids)}", "area": EVERY, "split": split}
-    there = (table[list(shown)] == list(shown.values())).all(axis=1)
+    shown |= {"definition": "kdscope"}
+    there = (table[list(shown)] == list(shown.values())).all(axis=1) & ~table["pair"].isin(FLOORS)
     table["pictures"] = table["pictures"].astype(object).mask(there, GALLERY)
     return Report(table, attention_short(table), words, {GALLERY: pictures})
+
+
+def look_of(cache: FeatureCache, grids: Mapping[int, Grid], temperature: float) -> Look:
+    """The attention of a network at each of the levels that all have."""
+    maps = {stride: attention_of(cache, stride, grid, temperature) for stride, grid in grids.items()}
+    return Look(maps, np.arange(len(cache)))
+
+
+def untrained_looks(
+    networks: Mapping[tuple, Seen], grids: Mapping[int, Grid], split: str, temperature: float
+) -> dict[tuple, Look]:
+    """Of each student's architecture before training, by the key of its party; of all where there is no student."""
+    roles = {one.role for one in networks.values()}
+    chosen = {
+        one.subject.architecture: one.subject
+        for one in reversed(networks.values())
+        if one.role == ("student" if "student" in roles else "network")
+    }
+    found = {}
+    for subject in chosen.values():
+        cache = random_init_cache(subject, split)
+        if cache is not None:
+            index = next(iter(networks.values())).cache.index
+            rows = np.flatnonzero(np.isin(index, cache.index))
+            own = {stride: Grid(grid.region[rows]) for stride, grid in grids.items()}
+            found[Party((subject,), "random-init").key] = Look(look_of(cache, own, temperature).maps, rows)
+    return found

@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, Party
+from kdscope.analyses.cast import Cast, Pair, Party, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
+from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight, by_image, pooled
 from kdscope.analyses.detection_dense import PAIRS, beside
-from kdscope.analyses.detection_maps import EVERY, Cell, Grid, Maps, with_mean
+from kdscope.analyses.detection_maps import EVERY, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.attention_gap import attention_gap
 from kdscope.detection.measures.feature_error import REGIONS, by_region, feature_error
@@ -17,6 +18,7 @@ from kdscope.detection.measures.resampling import Score, image_weights
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
 
+FLOORS = ("floor:random-init", "floor:shuffled")
 GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
 ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
 DIRECTIONS = {
@@ -26,19 +28,27 @@ DIRECTIONS = {
 
 
 def pair_findings(
-    roles: Cast, maps: Maps, grids: Mapping[int, Grid], split: str, confidence: float
+    roles: Cast, looks: Mapping[tuple, Look], sight: Sight, definition: str, split: str, confidence: float
 ) -> tuple[list[tuple[Cell, Finding, str]], list[str]]:
-    """Gaps of attention and errors of features of each pair and control."""
-    every = [pair for pair in compared_pairs(roles) if pair.pair in PAIRS]
+    """Gaps of attention and errors of features of each pair and control.
+
+    Args:
+        looks: of the networks, and of untrained ones, by the keys of their parties.
+    """
+    every = _pairs(roles)
     measured: dict[tuple, dict[Cell, Result]] = {}
     notes: list[str] = []
     for pair in every:
-        a, b = (maps.get(Party(party.subjects).key) for party in (pair.a, pair.b))
+        a, b = (_look(looks, party, sight) for party in (pair.a, pair.b))
         if a is None or b is None:
             continue
-        values = gaps(a, b, grids)
+        if definition == GUO:
+            measured[pair.key] = pooled(sight, [a, b], confidence)
+            continue
+        values = with_mean(by_image(gaps, sight, definition, a, b))
         try:
-            values |= errors(beside(pair, split), grids)
+            if definition == "kdscope" and pair.pair in PAIRS:
+                values |= errors(beside(pair, split), sight.grids)
         except KDScopeError as error:
             notes.append(f"features of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
         measured[pair.key] = {cell: as_result(cell.measure, each, confidence) for cell, each in values.items()}
@@ -52,7 +62,21 @@ def pair_findings(
     return found, notes
 
 
-def gaps(a: Mapping[int, np.ndarray], b: Mapping[int, np.ndarray], grids: Mapping[int, Grid]) -> dict[Cell, np.ndarray]:
+def _pairs(roles: Cast) -> list[Pair]:
+    """Pairs of two detectors and their floors, of which an untrained network looks somewhere, too."""
+    untrained = [pair for pair in pairs(roles) if pair.pair == FLOORS[0] and len(pair.a.subjects) == 1]
+    return [*(pair for pair in compared_pairs(roles) if pair.pair in (*PAIRS, FLOORS[1])), *untrained]
+
+
+def _look(looks: Mapping[tuple, Look], party: Party, sight: Sight) -> Look | None:
+    if party.kind != "shuffled":
+        return looks.get(party.key)
+    own = looks.get(Party(party.subjects).key)
+    other = own and own.shuffled(sight.framing.sizes)
+    return other if other and len(other.rows) else None
+
+
+def gaps(a: Levels, b: Levels, grids: Mapping[int, Grid]) -> dict[Cell, np.ndarray]:
     """How far the attention of two networks is apart, on objects and elsewhere."""
     values: dict[Cell, np.ndarray] = {}
     for stride, grid in grids.items():
@@ -60,7 +84,7 @@ def gaps(a: Mapping[int, np.ndarray], b: Mapping[int, np.ndarray], grids: Mappin
             found = attention_gap(a[stride], b[stride], *grid.objects(area))
             for measure, column in GAP.items():
                 values[Cell(measure, f"stride {stride}", area, "")] = getattr(found, column)
-    return with_mean(values)
+    return values
 
 
 def ratios(values: Mapping[Cell, np.ndarray], confidence: float = 0.95) -> dict[Cell, Result]:

@@ -1,6 +1,11 @@
-"""Each network's attention against the boxes: the rows of `detection-attention` that need one network."""
+"""Each network's attention against the boxes: the rows of `detection-attention` that need one network.
+
+Between floors: a student alone, the student's architecture before any training, and the network's own maps of other
+images (which is what looking at the centre earns).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,66 +13,108 @@ import numpy as np
 from kdscope.analyses.cast import Cast, Pair, Party
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection import row_of
-from kdscope.analyses.detection_maps import EVERY, Cell, Grid, Maps, with_mean
+from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight, by_image, pooled
+from kdscope.analyses.detection_maps import EVERY, SIZES, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import Seen, as_result
-from kdscope.detection.measures.attention_boxes import against_boxes
+from kdscope.detection.measures.attention_boxes import by_kind
 from kdscope.measures.result import Result
 
 TRUTH = {"energy-in-boxes": "energy", "lift": "lift", "auroc": "auroc", "area-matched-iou": "iou"}
 DIRECTIONS = dict.fromkeys(TRUTH, "higher")
+FRAMED = "teacher-student"  # the kind of pair that is put between its floors
 
 
 def truth_rows(
-    roles: Cast | None, networks: Mapping[tuple, Seen], maps: Maps, grids: Mapping[int, Grid], confidence: float
+    roles: Cast | None,
+    networks: Mapping[tuple, Seen],
+    looks: Mapping[tuple, Look],
+    sight: Sight,
+    definition: str,
+    confidence: float,
 ) -> Iterator[dict[str, Any]]:
-    """Each network against the boxes, and all seeds of a training together; beside it, the student alone."""
-    pairs, measured = [], {}
+    """Each network against the boxes, and all seeds of a training together; beside it, its floors.
+
+    Args:
+        looks: of the networks, and of untrained ones by the keys of their parties.
+    """
+    pairs = _pairs(roles, networks, [key for key in looks if key[0] == "random-init"])
+    measured = {key: against(look, sight, definition, confidence) for key, look in looks.items()}
+    for key in networks:
+        other = looks[key].shuffled(sight.framing.sizes)
+        measured[Party(networks[key].party.subjects, "shuffled").key] = against(other, sight, definition, confidence)
+    known = [pair for pair in pairs if measured[pair.b.key]]
+    for cell in dict.fromkeys(cell for results in measured.values() for cell in results):
+        own = {pair.key: {cell: measured[pair.b.key][cell]} for pair in known if cell in measured[pair.b.key]}
+        framed = in_frames(known, own, confidence, DIRECTIONS)
+        framed = _once([f for f in framed if f.pair.pair != "floor:independent-student"])
+        every = [(finding, str(finding.pair.b.seed)) for finding in framed]
+        for finding, seed in [*every, *((together, "all") for together in _groups(framed, confidence))]:
+            party = finding.pair.b
+            role = networks[Party(party.subjects).key].role if party.kind != "random-init" else party.kind
+            yield _row(roles, finding, seed) | cell._asdict() | {"role": role}
+
+
+def _pairs(roles: Cast | None, networks: Mapping[tuple, Seen], untrained: Sequence[tuple]) -> list[Pair]:
+    """Each network against the boxes, which are nobody's, and the floors beside it."""
     rivals = {
         Party((s.subject,)).key: Party(s.independent[:1]) for s in (roles.students if roles else ()) if s.independent
     }
+    pairs = []
     for key, one in networks.items():
-        nobody = Party((one.subject,), "truth")  # the boxes are nobody's
-        pairs.append(Pair("teacher-student" if key in rivals else "truth", nobody, one.party, rivals.get(key)))
-        measured[pairs[-1].key] = against(maps[key], grids, confidence)
-    for key, rival in rivals.items():  # the student alone in the frame of the student
-        floor = Pair("floor:independent-student", Party((networks[key].subject,), "truth"), rival)
-        pairs.append(floor)
-        measured[floor.key] = measured[next(p.key for p in pairs if p.b.key == rival.key)]
-    cells = dict.fromkeys(cell for results in measured.values() for cell in results)
-    for cell in cells:
-        of_cell = {pair: {cell: results[cell]} for pair, results in measured.items() if cell in results}
-        framed = [f for f in in_frames(pairs, of_cell, confidence, DIRECTIONS) if f.pair.pair[:5] != "floor"]
-        every = [(finding, str(finding.pair.b.seed)) for finding in framed]
-        for finding, seed in [*every, *((together, "all") for together in _groups(framed, confidence))]:
-            role = {"role": networks[finding.pair.b.key].role}
-            yield _row(roles, finding, seed) | cell._asdict() | role
+        nobody = Party((one.subject,), "truth")
+        pairs.append(Pair(FRAMED, nobody, one.party, rivals.get(key)))
+        pairs += [Pair("floor:independent-student", nobody, rivals[key])] if key in rivals else []
+        parties = [Party(other.party.subjects, "random-init") for other in networks.values()]
+        fitting = [p for p in parties if p.key in untrained and p.subjects[0].architecture == one.subject.architecture]
+        pairs += [Pair("floor:random-init", nobody, party) for party in fitting]
+        pairs.append(Pair("floor:shuffled", nobody, Party(one.party.subjects, "shuffled")))
+    return pairs
+
+
+def _once(framed: Sequence[Finding]) -> list[Finding]:
+    """Networks that stand beside several others, such as an untrained one, are told once."""
+    return list({(f.pair.pair, f.pair.b.key): f for f in reversed(framed)}.values())[::-1]
 
 
 def _groups(framed: Sequence[Finding], confidence: float) -> list[Finding]:
     """All seeds of a training together: what `over_groups` does for pairs."""
     return over_groups(
-        [Finding(Pair("truth", Party(f.pair.b.subjects[:1], "truth"), f.pair.b), f.result, f.gain) for f in framed],
+        [replace(f, pair=Pair(f.pair.pair, Party(f.pair.b.subjects[:1], "truth"), f.pair.b)) for f in framed],
         confidence,
     )
 
 
 def _row(roles: Cast | None, finding: Finding, seed: str) -> dict[str, Any]:
+    pair = finding.pair
     if roles is not None:
         row = row_of(roles, finding, seed)
     else:
-        one = finding.pair.b.subjects[0]
-        row = finding.result.row(b=one.name, group=one.name, method=one.method, architecture=one.architecture)
-        row |= {"seed": "" if seed == "None" else seed, "seeds": 1}
-    return row | {"a": "true boxes", "a_group": "", "pair": "truth"}
+        one, other = pair.b.subjects[0], " (shuffled images)" if pair.b.kind == "shuffled" else ""
+        row = finding.result.row(b=one.name + other, group=one.name, method=one.method, architecture=one.architecture)
+        row |= {"seed": "" if seed == "None" else seed, "seeds": 1, "control": finding.result.control}
+    return row | {"a": "true boxes", "a_group": "", "pair": "truth" if pair.pair == FRAMED else pair.pair}
 
 
-def against(maps: Mapping[int, np.ndarray], grids: Mapping[int, Grid], confidence: float = 0.95) -> dict[Cell, Result]:
+def against(look: Look, sight: Sight, definition: str = "kdscope", confidence: float = 0.95) -> dict[Cell, Result]:
     """Attention against the boxes of each size, at each level and on the mean over the levels."""
+    if not len(look.rows):
+        return {}
+    if definition == GUO:
+        return pooled(sight, [look], confidence)
+    values = by_image(on_boxes, sight, definition, look)
+    return {cell: as_result(cell.measure, each, confidence) for cell, each in with_mean(values).items()}
+
+
+def on_boxes(maps: Levels, grids: Mapping[int, Grid]) -> dict[Cell, np.ndarray]:
+    """The scores of each image, by level and size of objects."""
     values: dict[Cell, np.ndarray] = {}
     for stride, grid in grids.items():
-        for area in (EVERY, *grid.sizes):
-            inside, valid = grid.objects(area)
-            found = against_boxes(maps[stride], inside, valid)
+        found = by_kind(_flat(maps[stride]), _flat(grid.kind), len(SIZES))
+        for k, area in enumerate((EVERY, *SIZES)):
             for measure, column in TRUTH.items():
-                values[Cell(measure, f"stride {stride}", area, "")] = getattr(found, column)
-    return {cell: as_result(cell.measure, each, confidence) for cell, each in with_mean(values).items()}
+                values[Cell(measure, f"stride {stride}", area, "")] = getattr(found, column)[:, k]
+    return values
+
+
+def _flat(maps: np.ndarray) -> np.ndarray:
+    return maps.reshape(len(maps), -1)

@@ -25,8 +25,6 @@ def bounds_of(areas: Areas) -> tuple[float, float]:
 
 BOUNDS = bounds_of(RELATIVE_AREAS)
 
-Maps = Mapping[tuple, Mapping[int, np.ndarray]]  # of each network, by the key of its party, and then by stride
-
 
 class Cell(NamedTuple):
     """What a number is of: a measure, a level ("" for the mean of all), a size of objects, a region."""

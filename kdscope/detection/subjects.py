@@ -50,6 +50,33 @@ def kept_detections(subject: Subject, split: str) -> FeatureCache | None:
     return _taken(subject, split, {_plain(subject, split): None}, wanted)
 
 
+def random_init_cache(subject: Subject, split: str) -> FeatureCache | None:
+    """What the same architecture says before any training, its weights drawn from a seed of their own: a floor.
+
+    Of a split of more than 500 images, 500 evenly spread ones. It is kept beside the run's own caches, and its identity
+    says what it is. None for a bare cache, whose network is not known.
+
+    Raises:
+        KDScopeError: a network that classifies images.
+    """
+    if subject.build is None:
+        return None
+    from kdscope.detection.evaluate import most_of
+    from kdscope.detection.extract import extract_detections
+
+    dataset, network = _dataset(subject), subject.build()
+    limit = some_images(len(dataset.split(split)))
+    stem = f"{subject.prefix}random-init-{split}-none" + ("" if limit is None else f"-{IMAGES}-images")
+    path = subject.folder / f"{stem}.kdcache"
+
+    def make() -> FeatureCache:
+        options = _options(subject, network) | {"limit": limit, "most": most_of(dataset.name)}
+        options["identity"] |= {"model": f"{subject.architecture} (random init)"}
+        return extract_detections(network, dataset, split, path, **options)
+
+    return _kept(subject, split, {path: limit}, _told(subject) | {"weights": weights_hash(network)}, make)
+
+
 def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair") -> FeatureCache:
     """A detector beside a teacher, its own or another's.
 

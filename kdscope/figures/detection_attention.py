@@ -3,6 +3,7 @@
 - detection-attention-boxes: attention of each network against the boxes, by object size.
 - detection-attention-levels: how much the attention of student and teacher overlaps, level by level.
 - detection-attention-error: the squared error of features by region and level, as a map, and its shares.
+- detection-attention-definitions: overlaps by several definitions, where they were asked for.
 """
 
 import math
@@ -15,18 +16,33 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from kdscope.figures import FIGURES
+from kdscope.figures.detection_attention_definitions import (
+    CAPTION,
+    FLOORS,
+    OTHERS,
+    SHUFFLED,
+    UNTRAINED,
+    several,
+    stroke,
+)
+from kdscope.figures.detection_attention_definitions import definitions as by_definition
 from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
 
 SCORES = {"auroc": ("AUROC", 0.5), "area-matched-iou": ("Area-matched IoU", None), "lift": ("Lift", 1.0)}
 REGIONS = ("small", "medium", "large", "ring", "far")
-ROLES = ("teacher", "student", "independent-student", "network")
+ROLES = ("teacher", "student", "independent-student", "network", "random-init")
+KINDS = {
+    **{"teacher-student": "{}", ALONE: "floor: {}", "ceiling:student-seeds": "ceiling: seeds of {}"},
+    **{UNTRAINED: "floor: {}", SHUFFLED: "floor: maps of other images"},
+}
 CAPTIONS = {
     "attention": "The attention of each network against the boxes, by object size, mean over the levels of the "
-    "pyramid. Dashed: a map that is the same everywhere (AUROC 0.5, lift 1).",
+    "pyramid. Dashed: a map that is the same everywhere (AUROC 0.5, lift 1). Upright strokes: each network's maps of "
+    "other images, which is what looking at the middle earns. Random init: the student's architecture before training.",
     "levels": "Overlap of the attention of student and teacher at the area of the objects, level by level. "
-    "Dashed: the student alone, and two seeds of one training.",
+    "Dashed: the student alone, and two seeds of one training. Dotted: an untrained network, and maps of other images.",
     "error": "Left: squared error of the features over that of the average cell, by region and level (1: as "
     "everywhere). Right: the share of the error that lies in each region, mean over the levels; shares add up to one.",
 }
@@ -36,22 +52,26 @@ CAPTIONS = {
 def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
     words = table[["layer", "region", "area"]].astype(object).fillna("").astype(str)
-    known = table.assign(**words)
-    last = last_split(known)
-    truth = one_each(last[last["measure"].isin(SCORES) & (last["layer"] == "")])
+    known = last_split(table.assign(**words))
+    last = known[known["definition"] == "kdscope"]
+    truth = last[last["measure"].isin(SCORES) & (last["layer"] == "") & (last["a"] == "true boxes")]
+    truth = one_each(truth)
     overlap = last[(last["measure"] == "attention-overlap") & (last["area"] == "all") & (last["layer"] != "")]
-    overlap = one_each(overlap[overlap["pair"].isin(("teacher-student", ALONE, "ceiling:student-seeds"))])
+    overlap = one_each(overlap[overlap["pair"].isin(KINDS)])
     overlap = overlap if (overlap["pair"] == "teacher-student").any() else overlap[:0]
     error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]
-    error = one_each(error)
+    error, more = one_each(error), several(one_each(known))
     with styled():
         yield drawn(table, "detection-attention-boxes", truth, lambda: attention(truth), CAPTIONS["attention"])
         yield drawn(table, "detection-attention-levels", overlap, lambda: levels(overlap), CAPTIONS["levels"])
         yield drawn(table, "detection-attention-error", error, lambda: errors(error), CAPTIONS["error"])
+        yield drawn(table, "detection-attention-definitions", more, lambda: by_definition(more), CAPTION)
 
 
 def attention(rows: pd.DataFrame) -> Figure:
     """A panel for each score, a line for each size, a mark for each network."""
+    others = rows[rows["pair"] == SHUFFLED]
+    rows = rows[rows["pair"] != SHUFFLED]
     names = list(dict.fromkeys(rows.sort_values("role", key=lambda role: role.map(ROLES.index), kind="stable")["b"]))
     texts, colour, mark = labels_of(names), colours(names), marks(names)
     sizes = [size for size in SIZES if rows.loc[rows["area"] == size, "value"].notna().any()]
@@ -62,6 +82,10 @@ def attention(rows: pd.DataFrame) -> Figure:
         for row in rows[(rows["measure"] == measure) & rows["area"].isin(sizes)].itertuples():
             at = sizes.index(row.area) + (names.index(row.b) - (len(names) - 1) / 2) * step
             interval(axes, row, at, color=colour[row.b], fmt=mark[row.b], zorder=4)
+        for row in others[(others["measure"] == measure) & others["area"].isin(sizes)].itertuples():
+            name = row.b.removesuffix(OTHERS)
+            at = sizes.index(row.area) + (names.index(name) - (len(names) - 1) / 2) * step
+            axes.plot(row.value, at, "|", color=colour[name], markersize=7, zorder=3)
         if chance is not None:
             axes.axvline(chance, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
         lines(axes, ["all objects" if size == "all" else size for size in sizes], "", title, 5)
@@ -70,7 +94,8 @@ def attention(rows: pd.DataFrame) -> Figure:
         [
             Line2D([], [], color=colour[name], marker=mark[name], markersize=4, linestyle="", label=texts[name])
             for name in names
-        ],
+        ]
+        + [stroke()] * bool(len(others)),
     )
     return figure
 
@@ -79,20 +104,22 @@ def levels(rows: pd.DataFrame) -> Figure:
     """Overlap over the levels, a line for each student, for the student alone, and for two seeds."""
     layers = sorted(rows["layer"].unique(), key=_stride)
     students = list(dict.fromkeys(rows.loc[rows["pair"] == "teacher-student", "b"]))
-    kinds = {"teacher-student": "{}", ALONE: "floor: {}", "ceiling:student-seeds": "ceiling: seeds of {}"}
     keys = list(dict.fromkeys(zip(rows["pair"], rows["group"], strict=True)))
     colour, mark = colours([str(key) for key in keys]), marks([str(key) for key in keys])
+    first = next((key for key in keys if key[0] == SHUFFLED), None)
     figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
     for key in keys:
         own = rows[(rows["pair"] == key[0]) & (rows["group"] == key[1])].groupby("layer")[
             ["value", "ci_low", "ci_high"]
         ]
         own = own.mean().reindex(layers)
-        style = "-" if key[0] == "teacher-student" else "--"
-        shown = {"color": colour[str(key)], "label": kinds[key[0]].format(key[1])}
+        style = "-" if key[0] == "teacher-student" else ":" if key[0] in FLOORS else "--"
+        shown = {"color": colour[str(key)], "label": KINDS[key[0]].format(key[1])}
+        if key[0] == SHUFFLED:  # that of each student would be nearly the same line
+            shown |= {"color": "0.6", "label": KINDS[SHUFFLED] if key == first else None}
         grid[0][0].plot(range(len(layers)), own["value"], style, marker=mark[str(key)], markersize=4, **shown)
         band = own["ci_low"], own["ci_high"]
-        grid[0][0].fill_between(range(len(layers)), *band, color=colour[str(key)], alpha=0.15, linewidth=0)
+        grid[0][0].fill_between(range(len(layers)), *band, color=shown["color"], alpha=0.15, linewidth=0)
     grid[0][0].set_xticks(range(len(layers)), layers)
     grid[0][0].set_ylabel("Overlap with the teacher" if students else "Overlap")
     grid[0][0].set_ylim(bottom=0)

@@ -39,11 +39,11 @@ DETECTION = {
     "auroc": ("AUROC of attention", "share", "none", "How often a cell of an object is above another; chance 0.5."),
     "area-matched-iou": (
         *("Area-matched IoU", "share", "none"),
-        "IoU of the cells of objects and as many of the highest cells: no threshold to choose.",
+        "IoU of the cells of objects (image-size: pixels) and as many of the highest: no threshold to choose.",
     ),
     "attention-overlap": (
         *("Overlap of attention", "share", "higher"),
-        "IoU of the highest cells of both maps, as many as objects have.",
+        "IoU of the highest cells (image-size: pixels) of both maps, as many as objects have.",
     ),
     "gap-foreground": ("Gap on objects", "times the mean", "lower", "Mean |A_T - A_S| on cells of objects."),
     "gap-background": ("Gap elsewhere", "times the mean", "lower", "Mean |A_T - A_S| on the other cells."),

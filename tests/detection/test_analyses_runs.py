@@ -8,12 +8,15 @@ import torch
 
 import kdscope
 from kdscope.analyses.base import collect, run_analysis
+from kdscope.analyses.detection_maps import Grid, attention_of, grid_of
 from kdscope.detection.adapter import adapt
 from kdscope.detection.evaluate import limited
 from kdscope.detection.frames import Frames, frame_of, original_sizes
+from kdscope.detection.measures.attention_boxes import against_boxes
+from kdscope.detection.measures.attention_gap import attention_gap
 from kdscope.detection.measures.feature_error import REGIONS
 from kdscope.detection.stored import found_in, objects_in
-from kdscope.detection.subjects import detection_cache, pair_cache
+from kdscope.detection.subjects import detection_cache, pair_cache, random_init_cache
 from kdscope.errors import KDScopeError
 from kdscope.run import Run
 
@@ -105,6 +108,49 @@ def test_every_region_is_reported_beside_the_student_alone(runs):
         own = shares[shares["pair"] == pair].set_index("region")["value"]
         assert set(own.index) == set(REGIONS)
         assert own.sum() == pytest.approx(1)
+
+
+def test_an_untrained_network_is_a_floor_that_is_kept_beside_the_run(runs, subjects, monkeypatch):
+    taught = subjects[1]
+    cache = random_init_cache(taught, "test")
+    assert cache.identity["model"] == "fcos_resnet10_w8 (random init)"
+    assert (cache.path.parent, cache.path.name) == (taught.folder, "random-init-test-none.kdcache")
+    own = detection_cache(taught, "test")
+    assert cache.identity["weights"] not in (own.identity["weights"], taught.weights)
+    monkeypatch.setattr("kdscope.detection.extract.extract_detections", lambda *more, **given: pytest.fail("made anew"))
+    assert random_init_cache(collect([runs[1].path], "cpu")[0], "test").key == cache.key  # one seed, one network
+
+    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu").table
+    rows = table[(table["pair"] == "floor:random-init") & (table["area"] == "all") & (table["layer"] == "stride 8")]
+    grid = grid_of(cache, 8)
+    known, theirs = (attention_of(each, 8, grid) for each in (cache, detection_cache(subjects[0], "test")))
+    expected = {"auroc": against_boxes(known, *grid.objects("all")).auroc}
+    expected["attention-overlap"] = attention_gap(theirs, known, *grid.objects("all")).iou
+    for measure, values in expected.items():
+        (value,) = rows.loc[rows["measure"] == measure, "value"]
+        assert value == pytest.approx(np.nanmean(values))
+    without = run_analysis("detection-attention", [runs[1].path], device="cpu", untrained=False).table
+    assert "floor:random-init" not in set(without["pair"])
+    framed = table[(table["pair"] == "teacher-student") & (table["measure"] == "attention-overlap")]
+    (alone,) = set(framed["control"])
+    assert alone.startswith("floor: independent student (")
+
+
+def test_of_many_images_an_untrained_network_sees_some(runs, monkeypatch):
+    some = torch.tensor([1, 4, 6])
+    monkeypatch.setattr("kdscope.detection.subjects.some_images", lambda count: some)
+    taught = collect([runs[1].path], "cpu")[0]
+    cache = random_init_cache(taught, "test")
+    assert cache.path.name == "random-init-test-none-500-images.kdcache"
+    assert cache.index.tolist() == some.tolist()
+    table = run_analysis("detection-attention", [runs[1].path], device="cpu", definition="image-size").table
+    rows = table[(table["pair"] == "floor:random-init") & (table["area"] == "all") & (table["measure"] == "lift")]
+    assert len(rows) > 0
+    assert set(rows["n"] + rows["excluded"]) == {8}
+    grid = Grid(grid_of(detection_cache(taught, "test"), 8).region[some])
+    own = against_boxes(attention_of(cache, 8, grid), *grid.objects("all")).lift
+    row = rows[(rows["layer"] == "stride 8") & (rows["definition"] == "kdscope")].iloc[0]
+    assert (row.value, row.n) == (pytest.approx(np.nanmean(own)), np.count_nonzero(~np.isnan(own)))
 
 
 def test_classifiers_are_refused(tmp_path):

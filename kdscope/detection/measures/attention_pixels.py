@@ -30,7 +30,7 @@ def enlarged(maps: Any, valid: Any, frame: tuple[int, int]) -> np.ndarray:
         frame: (H, W) in pixels, padding included.
 
     Returns:
-        0 where all four cells around a pixel are padding.
+        NaN where all four cells around a pixel are padding.
 
     Raises:
         KDScopeError: other shapes.
@@ -38,7 +38,7 @@ def enlarged(maps: Any, valid: Any, frame: tuple[int, int]) -> np.ndarray:
     >>> enlarged([[[0.0, 4.0]]], [[[True, True]]], (1, 4))[0].tolist()
     [[0.0, 1.0, 3.0, 4.0]]
     >>> enlarged([[[1.0, 2.0, 9.0]]], [[[True, True, False]]], (1, 6))[0].tolist()
-    [[1.0, 1.25, 1.75, 2.0, 2.0, 0.0]]
+    [[1.0, 1.25, 1.75, 2.0, 2.0, nan]]
     """
     maps, valid = np.asarray(maps, dtype=np.float32).astype(np.float64), np.asarray(valid, dtype=bool)
     if maps.ndim != 3 or maps.shape != valid.shape:
@@ -47,7 +47,7 @@ def enlarged(maps: Any, valid: Any, frame: tuple[int, int]) -> np.ndarray:
     value = down @ np.where(valid, maps, 0.0) @ across.T
     if not valid.all():
         weight = down @ valid.astype(np.float64) @ across.T
-        value = np.divide(value, weight, out=np.zeros_like(value), where=weight > 0)
+        value = np.divide(value, weight, out=np.full_like(value, np.nan), where=weight > 0)
     return value.astype(np.float32)  # whose rounding is coarser than the arithmetic's: what is flat stays flat
 
 
