@@ -230,9 +230,7 @@ def _external(
         return external.build(name, num_classes, image_size=image_size or 128, pretrained=pretrained, **options)
     import torchvision
 
-    known = [each for each in torchvision.models.list_models(module=zoo) if _family(each)]
-    if rest.lower() not in known:
-        raise unknown("torchvision detector", rest, known)
+    _check_torchvision(rest)
     weights = {"weights": None, "weights_backbone": "DEFAULT" if pretrained else None, "num_classes": num_classes + 1}
     _check_options(name, _family(rest.lower()), options, "trainable_backbone_layers")
     if image_size is not None and _family(rest.lower()) != "ssd":  # which has one size, that of its name
@@ -252,12 +250,30 @@ def _nothing_fetched() -> Iterator[None]:
         WeightsEnum.get_state_dict, nn.Module.load_state_dict = known
 
 
-def published(name: str, **options: Any) -> nn.Module:
-    """A detector of torchvision with all its published weights, which know the 90 labels of COCO: a teacher."""
+def published(name: str, num_classes: int, image_size: int | None = None, **options: Any) -> nn.Module:
+    """A teacher without a file: torchvision's with all its published weights, which know the 90 labels of COCO, or a
+    user's own, whose callable takes `pretrained` and is called with it true.
+
+    Raises:
+        KDScopeError: a name that is no detector's, before anything is fetched; a callable without weights of its own.
+    """
     import torchvision
 
-    rest = name.partition(":")[2].lower()
-    return external.create(name, torchvision.models.get_model, (rest,), {"weights": "DEFAULT"} | options)
+    source, _, rest = name.partition(":")
+    if source.lower() == "timm":
+        raise KDScopeError(f"teacher {name!r} is no detector: those with weights are torchvision:NAME; or give a run")
+    if source.lower() != "torchvision":
+        return external.build(name, num_classes, image_size=image_size or 128, pretrained=True, **options)
+    _check_torchvision(rest)
+    return external.create(name, torchvision.models.get_model, (rest.lower(),), {"weights": "DEFAULT"} | options)
+
+
+def _check_torchvision(name: str) -> None:
+    import torchvision
+
+    known = [each for each in torchvision.models.list_models(module=zoo) if _family(each)]
+    if name.lower() not in known:
+        raise unknown("torchvision detector", name, known)
 
 
 def _family(name: str) -> str:

@@ -66,7 +66,7 @@ class Detection:
                 )
             return run.model()
         if teacher.checkpoint is None:
-            return models.published(teacher.model, **teacher.options)
+            return models.published(teacher.model, dataset.num_classes, shown_size(dataset), **teacher.options)
         network = models.build(teacher.model, dataset.num_classes, image_size=shown_size(dataset), **teacher.options)
         load_detector(network, teacher.checkpoint, dataset.name)
         return network

@@ -84,3 +84,23 @@ def test_bad_names_and_options_get_one_line(name, options, message):
 def test_a_detector_needs_classes(classes):
     with pytest.raises(KDScopeError, match="needs a whole number of classes"):
         models.build("fcos_resnet10_w8", classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torchvision:resnet50", "unknown torchvision detector 'resnet50'"),
+        ("timm:resnet18", "teacher 'timm:resnet18' is no detector: those with weights are torchvision:NAME; or give a"),
+        ("own_detector:teacher", "own_detector:teacher' makes no weights of its own .* own_detector:teacher@FILE"),
+    ],
+)
+def test_a_teacher_without_a_file_is_a_detector_that_has_weights(name, message, monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(KDScopeError, match=message):
+        models.published(name, 3)
+
+
+def test_a_users_own_callable_can_bring_its_weights(monkeypatch):
+    made = torch.nn.Linear(1, 1)
+    monkeypatch.setattr("own_detector.teacher", lambda num_classes, pretrained=False: made if pretrained else None)
+    assert models.published("own_detector:teacher", 3) is made
