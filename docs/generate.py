@@ -7,8 +7,10 @@ import csv
 import sys
 from pathlib import Path
 
+from kdscope.detection.methods.fgd import OFFICIAL
+from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.methods import METHODS
-from kdscope.methods.method import FAMILIES
+from kdscope.methods.method import FAMILIES, Method
 from kdscope.training.explain import all_methods, explain, size_in_words, weights_in_words
 
 HERE = Path(__file__).parent
@@ -20,6 +22,11 @@ same of one method on any pair of networks.
 
 Extra state is for resnet56 to resnet20 with 50,000 images of 100 classes: trained numbers beside the student's, and
 what the terms keep in memory. Cost is the time of a training step over that of `kd` on the same pair ({where}).
+"""
+DETECTORS = """Methods of detectors ([detection](detection.md)) add up as those of classifiers do: `mimicry+kd`. Their costs
+are in `benchmarks/detection.py`. FGD takes the weights of the authors' code by the student's heads: with a proposal
+network it is of the family two-stage, with centreness fcos, otherwise retinanet; the further families below are weights
+alone, for `terms.fgd.family`.
 """
 WORDS = {
     "baseline": "Without a teacher",
@@ -39,8 +46,28 @@ def page() -> str:
         text.append(f"\n## {WORDS[family]}\n")
         text.append("| method | what is transferred | terms | extra state | cost |\n|---|---|---|---|---|")
         text += [_row(name, costs) for name in names]
-        text += [_section(name) for name in names]
-    return "\n".join(text) + "\n"
+        text += [_section(name, METHODS[name]) for name in names]
+    return "\n".join(text + _of_detectors()) + "\n"
+
+
+def _of_detectors() -> list[str]:
+    """The methods of detectors, whose cost depends on the family: benchmarks/detection.py measures some."""
+    text = ["\n## Detectors\n", DETECTORS, "| method | what is transferred | terms |\n|---|---|---|"]
+    for name in DETECTION_METHODS:
+        terms = " + ".join(f"{weights_in_words(settings)} {term}" for term, settings in resolve(name).items())
+        text.append(f"| [`{name}`](#detectors-{name}) | {DETECTION_METHODS[name].transfers} | {terms} |")
+    for name in DETECTION_METHODS:
+        text.append(_section(f"detectors: {name}", DETECTION_METHODS[name]))
+        if name == "fgd":
+            text.append("| weights of the authors' code, by family | alpha | beta | gamma | lambda | T |")
+            text.append("|---|---|---|---|---|---|")
+            text += [_official(family) for family in OFFICIAL]
+    return text
+
+
+def _official(family: str) -> str:
+    numbers = (f"{value:.2g}".replace("e-0", "e-") for value in vars(OFFICIAL[family]).values())
+    return f"| {' | '.join([family, *numbers])} |"
 
 
 def _row(name: str, costs: dict[str, str]) -> str:
@@ -56,8 +83,7 @@ def _row(name: str, costs: dict[str, str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _section(name: str) -> str:
-    preset = METHODS[name]
+def _section(name: str, preset: Method) -> str:
     lines = [f"\n### {name}\n", f"{preset.title}. {preset.citation}.\n", f"    {preset.equation}\n"]
     told = (("Published", preset.reference), ("Departures", preset.departures), ("Cost", preset.cost))
     return "\n".join(
