@@ -25,7 +25,8 @@ from kdscope.errors import KDScopeError
 from kdscope.sources import Subject
 
 COLUMNS = (
-    *("pair", "role", "area", "class", "iou", "part", "head", "group", "a_group", "method", "architecture", "seed"),
+    *("pair", "role", "area", "class", "iou", "part", "head", "background"),
+    *("group", "a_group", "method", "architecture", "seed"),
     *("seeds", "epoch", "control", "gain", "gain_low", "gain_high", "confidence", "excluded"),
 )
 
@@ -56,8 +57,9 @@ def detection(
     Returns:
         A report whose table has, besides the shared columns: pair ("truth" for a network against the boxes, else
         `kdscope.analyses.cast.PAIRS`), role, area, class and iou ("all", or what the number is of), part and head (of
-        rows), seed ("all": mean over `seeds` trainings), epoch (of the probe images, after that many epochs; else none,
-        of all), control, and gain over the floor with its paired interval.
+        rows), background (its weight in a soft loss, of the divergence from what that asks for), seed ("all": mean over
+        `seeds` trainings), epoch (of the probe images, after that many epochs; else none, of all), control, and gain
+        over the floor with its paired interval.
 
     Raises:
         KDScopeError: a network that classifies images, caches of different images.
@@ -75,7 +77,7 @@ def detection(
             own += [row_of(roles, f, seed) | {"iou": key[1]} for key, f, seed in found]
             of_rows, left_out = dense_findings(roles, split, confidence) if heads else ([], [])
             of_rows += rows_over_epochs(roles, split, confidence) if heads else ()
-            own += [row_of(roles, f, seed) | {"head": key.head, "part": key.part} for key, f, seed in of_rows]
+            own += [row_of(roles, f, seed) | key._asdict() for key, f, seed in of_rows]
             said += left_out
         rows += [{"layer": "", "view": "none", **row, "split": split} for row in own]
     table = ordered(tidy([row | {"analysis": "detection", "confidence": confidence} for row in rows], COLUMNS))

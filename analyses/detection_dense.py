@@ -1,6 +1,6 @@
 """Do the heads of two detectors say the same of the same rows? Objects and background apart, never together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,28 +9,32 @@ from kdscope.analyses.cast import Cast, Pair
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_views import as_result
-from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, worse_boxes
+from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, tilted, worse_boxes
 from kdscope.detection.subjects import pair_cache
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.measures.result import Result
+from kdscope.run import Run
+from kdscope.sources import Subject
 
-DIRECTIONS = {"row-agreement": "higher", "row-kl": "lower", "worse-boxes": "lower"}
+DIRECTIONS = {"row-agreement": "higher", "row-kl": "lower", "row-kl-tilted": "lower", "worse-boxes": "lower"}
 PAIRS = ("teacher-student", "floor:independent-student", "ceiling:student-seeds")
-BOXES = "worse-boxes"
+BOXES, TILTED = "worse-boxes", "row-kl-tilted"
 
 
 class Rows(NamedTuple):
-    """What a number is of: measure, head, and part of its rows."""
+    """What a number is of: measure, head, and part of its rows; and how much the background weighs in it."""
 
     measure: str
     head: str
     part: str
+    background: float | None = None
 
 
 def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tuple[Rows, Finding, str]], list[str]]:
     """Each measure of each pair, with its seed, and of all seeds together; and notes on what cannot be compared."""
     every = [pair for pair in compared_pairs(roles) if pair.pair in PAIRS]
+    asked = {student.subject.weights: background_weight_of(student.subject) for student in roles.students}
     measured: dict[tuple, dict[Rows, Result]] = {}
     notes: list[str] = []
     for pair in every:
@@ -39,7 +43,9 @@ def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tup
         except KDScopeError as error:
             notes.append(f"rows of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
             continue
-        measured[pair.key] = rows_of(cache, confidence)
+        # A student by the weight that it was trained with, the students beside it by those of all.
+        own = [asked[pair.b.subjects[0].weights]] if pair.pair == PAIRS[0] else asked.values()
+        measured[pair.key] = rows_of(cache, confidence, sorted({weight for weight in own if weight != 1}))
     found = []
     for key in dict.fromkeys(key for results in measured.values() for key in results):
         of_key: Mapping = {pair: {key: results[key]} for pair, results in measured.items() if key in results}
@@ -54,8 +60,19 @@ def beside(pair: Pair, split: str) -> FeatureCache:
     return pair_cache(pair.b.subjects[0], pair.a.subjects[0], split)
 
 
-def rows_of(cache: FeatureCache, confidence: float = 0.95) -> dict[Rows, Result]:
-    """Agreement and divergence of each head, and how often the student's box is worse than the teacher's."""
+def background_weight_of(subject: Subject) -> float:
+    """How much the background weighed in the soft loss that a student was trained with; 1 where that had no weight."""
+    if subject.folder is None or subject.prefix:
+        return 1.0
+    term = Run(subject.folder.parent).config.terms.get("soft-class", {})
+    return float(term.get("background_weight", 1.5)) if term.get("weight", 0) > 0 else 1.0
+
+
+def rows_of(cache: FeatureCache, confidence: float = 0.95, backgrounds: Sequence[float] = ()) -> dict[Rows, Result]:
+    """Agreement and divergence of each head, and how often the student's box is worse than the teacher's.
+
+    `backgrounds`: weights of the background in a soft loss, for the divergence from what that asks for.
+    """
     found: dict[Rows, Result] = {}
     if "coders" not in cache.identity:
         raise KDScopeError(f"{cache.path} does not say in what units boxes are: an earlier kdscope made it; delete it")
@@ -70,6 +87,10 @@ def rows_of(cache: FeatureCache, confidence: float = 0.95) -> dict[Rows, Result]
         for part, values in dense_fidelity(teacher[there], student[there], *flat, images, scores).items():
             for measure, by_image in (("row-agreement", values.agreement), ("row-kl", values.kl)):
                 found[Rows(measure, head, part)] = as_result(measure, by_image, confidence)
+        for weight in backgrounds:
+            asked = tilted(teacher[there], weight, scores)
+            for part, values in dense_fidelity(asked, student[there], *flat, images, scores).items():
+                found[Rows(TILTED, head, part, weight)] = as_result(TILTED, values.kl, confidence)
         coder = cache.identity["coders"][head]
         worse = worse_boxes(theirs[there], mine[there], targets[there], *flat, images, coder)
         found[Rows(BOXES, head, PARTS[0])] = as_result(BOXES, worse, confidence)

@@ -16,12 +16,12 @@ from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, Row
 from kdscope.detection.measures.agreement import best_score, detection_agreement
 from kdscope.detection.measures.attention_boxes import against_boxes
 from kdscope.detection.measures.attention_gap import attention_gap
-from kdscope.detection.measures.dense_fidelity import dense_fidelity, worse_boxes
+from kdscope.detection.measures.dense_fidelity import dense_fidelity, tilted, worse_boxes
 from kdscope.detection.measures.feature_error import feature_error
 from kdscope.detection.measures.found import Found, assigned, box_iou
 from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
 from kdscope.detection.measures.shapley import shapley, subsets
-from kdscope.detection.methods.chen import BoundedBox
+from kdscope.detection.methods.chen import BoundedBox, soft_cross_entropy, soft_optimum
 
 BLOCK = np.zeros((1, 8, 8), dtype=bool)
 BLOCK[0, 2:4, 2:6] = True  # 8 of 64 cells
@@ -226,6 +226,22 @@ def test_divergence_of_rows_is_that_of_scipy(scores):
                 expected = entropy([p, 1 - p], [q, 1 - q], axis=0).sum(axis=1)
             assert found[name].kl[i] == pytest.approx(expected.mean() if rows.any() else np.nan, rel=1e-9, nan_ok=True)
         assert np.isnan(found[name].kl[4])
+
+
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_a_soft_loss_that_weighs_the_background_is_smallest_at_the_tilted_teacher(scores):
+    rng = np.random.default_rng(7)
+    t = rng.normal(size=(6, 3)) * 2
+    asked = tilted(t, 1.5, scores)
+    student = torch.tensor(asked, requires_grad=True)
+    soft_cross_entropy(student, torch.from_numpy(t), 1.5, scores).sum().backward()
+    assert student.grad.abs().max() < 1e-6
+    if scores == "softmax":
+        expected = soft_optimum(torch.from_numpy(softmax(t, axis=1)), 1.5).numpy()
+        np.testing.assert_allclose(softmax(asked, axis=1), expected, atol=1e-12)
+    np.testing.assert_array_equal(tilted(t, 1.0, scores), t)
+    with pytest.raises(KDScopeError, match="softmax"):
+        tilted(t, 1.5, "softmx")
 
 
 def test_of_sigmoids_none_is_an_answer():

@@ -67,6 +67,26 @@ def dense_fidelity(
     }
 
 
+def tilted(logits: Any, background: float, scores: str = "softmax") -> np.ndarray:
+    """The logits that a soft loss really asks for which weighs the background w_0: those of w P_T, normalised.
+
+    Chen et al. weigh it 1.5: the smallest loss is not at P_S = P_T, and so a student that learned all there was to
+    learn still has a divergence from its teacher. It has none from this.
+
+    Args:
+        logits: of the teacher, [R, K]; with "softmax" the background first, with "sigmoid" of each class against it.
+        background: w_0, above 0.
+
+    >>> tilted(np.log([[0.4, 0.6]]), 1.5).round(3).tolist() == np.log([[0.6, 0.6]]).round(3).tolist()
+    True
+    """
+    if scores not in ("softmax", "sigmoid"):
+        raise unknown("kind of scores", scores, ("softmax", "sigmoid"))
+    shifted = np.array(logits, np.float64)
+    shifted[:, : 1 if scores == "softmax" else None] += np.log(background) * (1 if scores == "softmax" else -1)
+    return shifted
+
+
 def worse_boxes(
     teacher: Any,
     student: Any,
