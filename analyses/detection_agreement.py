@@ -1,31 +1,23 @@
 """Do student and teacher find the same things? Agreement of detections, between floors and ceilings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from kdscope.analyses.cast import Cast, Pair, Party, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
+from kdscope.analyses.detection_lines import scored
 from kdscope.analyses.detection_views import LEVELS, Seen, as_result
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import detection_agreement
 from kdscope.detection.measures.found import Found
-from kdscope.detection.measures.resampling import (
-    RESAMPLES,
-    SHARE,
-    Score,
-    image_weights,
-    mean_score,
-    over_trainings,
-    precisions,
-)
+from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.resampling import RESAMPLES, Score, image_weights, mean_score, precisions
 from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
 
-SOURCE = "kdscope"
 ALONE = "floor:independent-student"
 DIRECTIONS = {
     **{"agree-f1": "higher", "agree-f1-any-class": "higher", "label-agreement": "higher", "box-iou": "higher"},
@@ -46,21 +38,18 @@ def agreement_findings(
     """Each measure of each pair and each control, with its seed, and of all the seeds of a pair together."""
     every = compared_pairs(roles)
     measured: dict[tuple, dict[Key, Result]] = {}
-    precision: dict[tuple, Score] = {}
     for pair in every:
         a, b = (networks.get(Party(party.subjects).key) for party in (pair.a, pair.b))
         if a is not None and b is not None:
             shuffled = pair.b.kind == "shuffled"
             measured[pair.key] = compared(a, b, shuffled, confidence)
-            precision[pair.key] = fidelity_ap(a, b, shuffled)
-            measured[pair.key]["fidelity-ap", MEAN] = _of_score(precision[pair.key], len(a.found), confidence)
+            precision = fidelity_ap(a, b, shuffled)
+            measured[pair.key]["fidelity-ap", MEAN] = scored("fidelity-ap", precision, len(a.found), confidence)
     found = []
     for key in dict.fromkeys(key for results in measured.values() for key in results):
         of_key = {pair: {key: results[key]} for pair, results in measured.items() if key in results}
         framed = in_frames(every, of_key, confidence, DIRECTIONS)
-        together = over_groups(framed, confidence)
-        if key[0] == "fidelity-ap":
-            together = [_together(finding, framed, precision, confidence) for finding in together]
+        together = over_groups(framed, confidence, ranges=RANGES)
         found += [(key, finding, str(finding.pair.b.seed)) for finding in framed]
         found += [(key, finding, "all") for finding in together]
     return found
@@ -74,19 +63,6 @@ def compared_pairs(roles: Cast) -> list[Pair]:
         pair for pair in every
         if pair.pair != ALONE or pair.baseline is None or (pair.pair, pair.a.key, pair.b.key) not in plain
     ]  # fmt: skip
-
-
-def _together(
-    finding: Finding, single: Sequence[Finding], precision: Mapping[tuple, Score], confidence: float
-) -> Finding:
-    """With the interval of resampled trainings and images: an average precision is no mean over images."""
-    pair = finding.pair
-    same = [
-        precision[other.pair.key] for other in single
-        if (other.pair.pair, other.pair.a.groups, other.pair.b.groups) == (pair.pair, pair.a.groups, pair.b.groups)
-    ]  # fmt: skip
-    low, high = over_trainings(same).interval(confidence, SHARE)
-    return replace(finding, result=replace(finding.result, ci_low=low, ci_high=high))
 
 
 def compared(a: Seen, b: Seen, shuffled: bool = False, confidence: float = 0.95) -> dict[Key, Result]:
@@ -116,7 +92,3 @@ def fidelity_ap(a: Seen, b: Seen, shuffled: bool = False) -> Score:
     images = len(a.found)
     weights = np.concatenate([np.ones((1, images), dtype=np.int64), image_weights(images, RESAMPLES)])
     return mean_score(precisions(matches, truth.labels.numpy(), truth.image.numpy(), len(a.classes), weights))
-
-
-def _of_score(score: Score, images: int, confidence: float) -> Result:
-    return Result("fidelity-ap", score.value, None, images, *score.interval(confidence, SHARE), source=SOURCE)

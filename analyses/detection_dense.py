@@ -10,6 +10,7 @@ from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, tilted, worse_boxes
+from kdscope.detection.measures.ranges import RANGES
 from kdscope.detection.subjects import pair_cache
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
@@ -51,7 +52,7 @@ def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tup
         of_key: Mapping = {pair: {key: results[key]} for pair, results in measured.items() if key in results}
         framed = in_frames(every, of_key, confidence, DIRECTIONS)
         found += [(key, finding, str(finding.pair.b.seed)) for finding in framed]
-        found += [(key, finding, "all") for finding in over_groups(framed, confidence)]
+        found += [(key, finding, "all") for finding in over_groups(framed, confidence, ranges=RANGES)]
     return found, list(dict.fromkeys(notes))
 
 

@@ -20,6 +20,7 @@ from kdscope.analyses.detection_scores import EVERY, in_area, own_rows, ranked
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.analyses.feature_layers import rows_of as places_in
 from kdscope.detection.measures.agreement import detection_agreement
+from kdscope.detection.measures.ranges import RANGES
 from kdscope.detection.stored import found_in, objects_in, sizes_in
 from kdscope.measures.result import Result
 
@@ -128,5 +129,5 @@ def _with_seeds(
     """Findings of an epoch with their seeds, and those of all seeds together."""
     framed = in_frames(every, measured, confidence, OF_DETECTIONS | OF_ROWS)
     framed = [replace(finding, epoch=epoch) for finding in framed]
-    together = [(finding, "all") for finding in over_groups(framed, confidence)]
+    together = [(finding, "all") for finding in over_groups(framed, confidence, ranges=RANGES)]
     return [*((finding, str(finding.pair.b.seed)) for finding in framed), *together]

@@ -1,22 +1,24 @@
 """What the mistakes of each detector cost, kind by kind, and which false positives of a student are its teacher's."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from kdscope.analyses.cast import Cast, Party, Student
-from kdscope.analyses.detection_views import Seen
+from kdscope.analyses.detection_lines import Line, all_seeds, bounded, line_of
+from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.detection.error_types import KINDS, MISSED, error_types, false_positives, inherited
-from kdscope.detection.measures.resampling import SHARE, Score, image_weights, over_trainings
+from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.resampling import ratio
 from kdscope.measures.result import Result
-from kdscope.measures.seeds import over_seeds
-from kdscope.measures.statistics import bootstrap_mean, jackknife_interval
+from kdscope.measures.seeds import differences
+from kdscope.measures.statistics import jackknife_interval, paired_bootstrap
 
 BLOCKS = 20  # of images, each left out once: a cost is no mean over images
 EVERY = "all"
-SCORES = {"value": "_score", "gain": "_gap"}  # beside a row, not in the table: draws of resampled images
 
 
 class Mistakes(NamedTuple):
@@ -47,111 +49,88 @@ def mistakes_of(one: Seen) -> Mistakes:
 def mistake_rows(roles: Cast, networks: Mapping[tuple, Seen], confidence: float) -> Iterator[dict[str, Any]]:
     """Of each network what its mistakes cost and how many there are; of students which are their teacher's too."""
     every = {key: mistakes_of(one) for key, one in networks.items()}
-    rivals = {Party((s.subject,)).key: Party(s.independent[:1]).key for s in roles.students if s.independent}
-    rows: dict[tuple, list[dict[str, Any]]] = {}
+    rivals = {Party((s.subject,)).key: Party(s.independent[:1]) for s in roles.students if s.independent}
+    lines: dict[tuple, list[Line]] = {}
+    baselines: dict[tuple, str] = {}
     for key, one in networks.items():
-        rival = every.get(rivals.get(key))
+        rival = rivals.get(key)
+        beside = (every[rival.key], f"floor: student alone ({roles.group_name(rival)})") if rival else None
         for kind in (*KINDS, MISSED):
-            rows.setdefault((one.subject.group, "cost", kind), []).append(
-                _of(roles, one) | _cost(every[key], rival, kind, confidence)
-            )
-            rows.setdefault((one.subject.group, "count", kind), []).append(
-                _of(roles, one) | _count(every[key].by_image[kind], kind, confidence)
-            )
+            for what, line in (("cost", _cost), ("count", _count)):
+                about = _of(roles, one) | {"kind": kind}
+                found = line(every[key], beside, about, len(one.found), confidence)
+                lines.setdefault((one.subject.group, what, kind), []).append(found)
     for student in roles.students:
         key = (student.subject.group, "inherited", student.teachers[0].group)
-        rows.setdefault(key, []).append(_inherited(roles, student, networks, confidence))
-    for own in rows.values():
-        yield from ([together(own, confidence)] if len(own) > 1 else [])
-        yield from own
-
-
-def together(rows: Sequence[dict[str, Any]], confidence: float) -> dict[str, Any]:
-    """One row for all seeds of a training: the mean, with an interval over seeds and images."""
-    ends = {"value": ("ci_low", "ci_high"), "gain": ("gain_low", "gain_high")}
-    row = rows[0] | {
-        "b": rows[0]["group"],
-        "a": rows[0].get("a_group") or rows[0]["a"],
-        "seed": "all",
-        "seeds": len(rows),
-    }
-    for name, (low, high) in ends.items():
-        if not all(name in each for each in rows):
-            continue
-        if SCORES[name] in row:
-            score = over_trainings([each[SCORES[name]] for each in rows])
-            within = SHARE if name == "value" else (-1.0, 1.0)
-            row |= dict(zip((name, low, high), (score.value, *score.interval(confidence, within)), strict=True))
-        else:  # a cost has no draws
-            each = [Result("", row[name], None, row["n"], row[low], row[high]) for row in rows]
-            mean = over_seeds(each, confidence=confidence)
-            row |= {name: mean.value, low: mean.ci_low, high: mean.ci_high}
-    if "floor" in row:
-        row["floor"] = float(np.mean([each["floor"] for each in rows]))
-    if "objects" in row:
-        row["objects"] = sum(each["objects"] for each in rows)
-    return row
+        lines.setdefault(key, []).append(_inherited(roles, student, networks, confidence))
+        baselines |= {key: roles.group_name(Party(student.independent[:1]))} if student.independent else {}
+    for key, own in lines.items():
+        about = own[0].about
+        named = {"b": about["group"], "a": about.get("a_group") or about["a"]}
+        named |= {"baseline": baselines[key]} if key in baselines else {}
+        yield from ([all_seeds(own, named, confidence).row()] if len(own) > 1 else [])
+        yield from (line.row() for line in own)
 
 
 def _of(roles: Cast, one: Seen) -> dict[str, Any]:
     return {
         "a": "true boxes", "b": roles.name(one.party), "group": roles.group_name(one.party), "pair": "truth",
         "method": one.subject.method, "architecture": one.subject.architecture, "role": one.role, "iou": "0.5",
-        "seed": "" if one.party.seed is None else str(one.party.seed), "seeds": 1, "n": len(one.found),
-        "area": EVERY, "class": EVERY,
+        "seed": "" if one.party.seed is None else str(one.party.seed), "seeds": 1, "area": EVERY, "class": EVERY,
     }  # fmt: skip
 
 
-def _cost(mine: Mistakes, rival: Mistakes | None, kind: str, confidence: float) -> dict[str, Any]:
-    value, left = mine.cost[kind], mine.left_out[kind]
-    low, high = jackknife_interval(value, left, confidence=confidence)
-    row = {"measure": "error-cost", "kind": kind, "value": value, "ci_low": low, "ci_high": high}
-    if rival is None:
-        return row
-    gap = value - rival.cost[kind]
-    low, high = jackknife_interval(gap, left - rival.left_out[kind], confidence=confidence)
-    return row | {
-        "floor": rival.cost[kind], "control": "floor: student alone", "gain": gap, "gain_low": low, "gain_high": high
-    }  # fmt: skip
+def _cost(
+    mine: Mistakes, beside: tuple[Mistakes, str] | None, about: dict[str, Any], images: int, confidence: float
+) -> Line:
+    """What a kind of mistake costs, and by how much less than the student alone; no mean over images."""
+    kind = about["kind"]
+    within = RANGES["error-cost"]
+
+    def of(value: float, left: np.ndarray) -> Result:
+        return Result("error-cost", value, None, images, *jackknife_interval(value, left, confidence=confidence))
+
+    result = bounded(of(mine.cost[kind], mine.left_out[kind]), within)
+    if beside is None:
+        return Line(about, result)
+    rival, control = beside
+    gain = of(rival.cost[kind] - mine.cost[kind], rival.left_out[kind] - mine.left_out[kind])
+    return Line(about, result.with_frame(rival.cost[kind], control=control), bounded(gain, differences(within)))
 
 
-def _count(by_image: np.ndarray, kind: str, confidence: float) -> dict[str, Any]:
-    low, high = bootstrap_mean(by_image.astype(float), confidence=confidence)
-    value = float(by_image.mean()) if len(by_image) else np.nan
-    return {
-        "measure": "errors-per-image", "kind": kind, "value": value, "ci_low": low, "ci_high": high,
-        "objects": int(by_image.sum()),
-    }  # fmt: skip
+def _count(
+    mine: Mistakes, beside: tuple[Mistakes, str] | None, about: dict[str, Any], images: int, confidence: float
+) -> Line:
+    """How many mistakes of a kind an image has, and by how many fewer than those of the student alone."""
+    values = mine.by_image[about["kind"]].astype(float)
+    result, objects = as_result("errors-per-image", values, confidence), int(values.sum())
+    if beside is None:
+        return Line(about, result, objects=objects)
+    rival, control = beside
+    theirs = rival.by_image[about["kind"]].astype(float)
+    value, low, high = paired_bootstrap(theirs, values, confidence=confidence)
+    gain = replace(result, value=value, ci_low=low, ci_high=high, per_sample=theirs - values)
+    return Line(about, result.with_frame(float(theirs.mean()), control=control), gain, objects)
 
 
-def _inherited(roles: Cast, student: Student, networks: Mapping[tuple, Seen], confidence: float) -> dict[str, Any]:
-    """Which share of the student's false positives is its teacher's too, and of those of the student alone."""
+def _inherited(roles: Cast, student: Student, networks: Mapping[tuple, Seen], confidence: float) -> Line:
+    """Which share of the student's false positives is its teacher's too, and of those of the student alone.
+
+    That of the student's own seed serves: unlike what became of objects, the share does not depend on what it missed.
+    """
     t, k = (networks[Party((s,)).key] for s in (student.teachers[0], student.subject))
     theirs = false_positives(t.cut, t.used)
     shared, total = inherited(false_positives(k.cut, k.used), theirs)
-    score = _share(shared, total)
-    low, high = score.interval(confidence, SHARE)
-    row = _of(roles, k) | {
-        "measure": "inherited-false-positives", "value": score.value, "ci_low": low, "ci_high": high,
-        "objects": int(total.sum()), "a": roles.name(t.party), "pair": "teacher-student",
-        "a_group": roles.group_name(t.party), SCORES["value"]: score,
+    about = _of(roles, k) | {
+        "a": roles.name(t.party), "pair": "teacher-student", "a_group": roles.group_name(t.party)
     }  # fmt: skip
-    if not student.independent:
-        return row
-    alone = Party(student.independent[:1])
-    b = networks[alone.key]
-    floor = _share(*inherited(false_positives(b.cut, b.used), theirs))
-    gap = score.minus(floor)
-    low, high = gap.interval(confidence)
-    return row | {
-        "floor": floor.value, "control": "floor: student alone", "baseline": roles.name(alone), "gain": gap.value,
-        "gain_low": low, "gain_high": high, SCORES["gain"]: gap,
-    }  # fmt: skip
-
-
-def _share(shared: np.ndarray, total: np.ndarray) -> Score:
-    """The share of things that are in all images, and in resampled ones."""
-    weights = np.concatenate([np.ones((1, len(total)), dtype=np.int64), image_weights(len(total))])
-    with np.errstate(invalid="ignore"):
-        draws = (weights @ shared) / (weights @ total)
-    return Score(float(draws[0]), draws[1:])
+    framed: dict[str, Any] = {}
+    if student.independent:
+        alone = Party(student.independent[:1])
+        b = networks[alone.key]
+        about["baseline"] = roles.name(alone)
+        framed["floor"] = ratio(*inherited(false_positives(b.cut, b.used), theirs))
+        framed["control"] = f"floor: student alone ({roles.group_name(alone)})"
+    score, objects = ratio(shared, total), int(total.sum())
+    named = "inherited-false-positives"
+    return line_of(named, score, len(k.found), about, confidence=confidence, objects=objects, **framed)

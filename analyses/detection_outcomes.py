@@ -1,23 +1,29 @@
 """What became of each object, and of each kind of mistake: what came from the teacher, what was lost?
 
 Every object is found or missed by teacher, student alone and distilled student: transfer, what lies beyond the teacher,
-and harm, beside the same three numbers of a second seed of the student alone, which no teacher can explain. Mistakes by
+and harm, beside the same three numbers of a second seed of the student alone, which no teacher can explain. Students
+alone that one is asked about are of other seeds than its own. Mistakes by
 kind with what each costs (Bolya et al., ECCV 2020), and the share of false positives that are the teacher's too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Party
 from kdscope.analyses.detection import cast_of, ordered
+from kdscope.analyses.detection_agreement import ALONE
+from kdscope.analyses.detection_lines import Line, all_seeds, line_of
 from kdscope.analyses.detection_mistakes import mistake_rows
 from kdscope.analyses.detection_views import LEVELS, Seen, everyone
 from kdscope.analyses.detection_words import outcome_notes, outcomes_short
-from kdscope.detection.measures.outcomes import OUTCOMES, Outcome, gap_of_shares, outcomes, table_of_outcomes
+from kdscope.analyses.kin import identify
+from kdscope.detection.measures.outcomes import OUTCOMES, outcomes, table_of_outcomes
+from kdscope.detection.measures.resampling import Score, mean_of
 from kdscope.errors import KDScopeError
+from kdscope.measures.result import Result
 from kdscope.sources import Subject
 
 COLUMNS = (
@@ -25,6 +31,7 @@ COLUMNS = (
     *("architecture", "seed", "seeds", "baseline", "control", "gain", "gain_low", "gain_high", "confidence"),
 )
 IOUS = (0.5, 0.75)
+CONTROL = "floor: a second seed of the student alone"
 EVERY = "all"
 
 
@@ -50,7 +57,9 @@ def detection_outcomes(
     Returns:
         A report whose table has, besides the shared columns: iou, area and class of the objects; outcome, which cell of
         the table of outcomes a count is of (T, B and K found, such as "TbK": not B); kind of mistake; objects, how many
-        a share is of; baseline, the student alone that it is compared with. Floors are those of a second seed of it.
+        a share is of (the mean over comparisons); baseline, the students alone that B is; gain over the floor: more of
+        what was transferred or kept, less harm and mistakes. Rows of the pair "floor:independent-student" are the
+        floors: the same with a student alone in the place of K.
 
     Raises:
         KDScopeError: a network that classifies images, caches of different images, no student or no teacher.
@@ -59,87 +68,147 @@ def detection_outcomes(
     if roles is None:
         raise KDScopeError(f"{subjects[0].name} has no teacher to be compared with; name one by --teacher RUN")
     rows: list[dict[str, Any]] = []
+    said: list[str] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
         networks = everyone(roles, alone, split)
-        found = [*_objects(roles, networks, confidence), *mistake_rows(roles, networks, confidence)]
+        found = [*_objects(roles, networks, confidence, said), *mistake_rows(roles, networks, confidence)]
         rows += [{"layer": "", "view": "none", "definition": "kdscope", **row, "split": split} for row in found]
     named = {"analysis": "detection-outcomes", "confidence": confidence}
     table = ordered(tidy([row | named for row in rows], COLUMNS))
-    return Report(table, outcomes_short(table), (*roles.notes, *outcome_notes(table)))
+    return Report(table, outcomes_short(table), (*roles.notes, *dict.fromkeys(said), *outcome_notes(table)))
 
 
-def _objects(roles: Cast, networks: Mapping[tuple, Seen], confidence: float) -> Iterator[dict[str, Any]]:
-    """Each student with its teacher and the student alone, and the student alone with a second seed."""
-    groups: dict[tuple, list[tuple[Seen, Seen, Seen, Seen | None]]] = {}
-    for student in roles.students:
-        if not student.independent:
-            continue
-        t, b, k = (networks[Party((s,)).key] for s in (student.teachers[0], student.independent[0], student.subject))
-        again = [s for s in student.independent[1:] if s.group == student.independent[0].group]
-        other = networks[Party((again[0],)).key] if again else None
-        groups.setdefault((t.subject.group, k.subject.group), []).append((t, b, k, other))
-    for trials in groups.values():
-        for members in [*([trials] if len(trials) > 1 else []), *([trial] for trial in trials)]:
-            yield from _outcome_rows(roles, members, confidence)
+class Became(NamedTuple):
+    """What became of the objects of an area and class at an IoU: shares, of how many objects each, and who found them.
+
+    cells: float64 [2, 2, 2], how many objects T, B and K missed (0) or found (1).
+    """
+
+    shares: dict[str, Score]
+    objects: dict[str, float]
+    cells: np.ndarray
 
 
-def _outcome_rows(
-    roles: Cast, trials: Sequence[tuple[Seen, Seen, Seen, Seen | None]], confidence: float
+Where = tuple[str, str, str]  # IoU, area, class
+
+
+def _objects(
+    roles: Cast, networks: Mapping[tuple, Seen], confidence: float, said: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """The outcomes of some trials together: the objects of all are counted, and intervals are over images."""
-    t, b, k, _ = trials[0]
-    several = len(trials) > 1
-    name = roles.group_name if several else roles.name
-    about = {
-        "a": name(t.party), "b": name(k.party), "baseline": name(b.party), "group": roles.group_name(k.party),
-        "a_group": roles.group_name(t.party), "method": k.subject.method, "architecture": k.subject.architecture,
-        "pair": "teacher-student", "role": k.role, "seed": "all" if several else str(k.party.seed),
-        "seeds": len(trials),
+    """Each student with its teacher and students alone, and each of these in the place of the student."""
+    known: dict[tuple, dict[Where, Became]] = {}
+    trials: dict[tuple, dict[tuple, list[Line]]] = {}
+
+    def became(t: Seen, one: Subject, beside: Sequence[Subject]) -> dict[Where, Became]:
+        key = (t.party.key, identify(one), *map(identify, beside))
+        if key not in known:
+            k, every = networks[Party((one,)).key], [networks[Party((b,)).key] for b in beside]
+            known[key] = _over([_became(t, b, k) for b in every])
+        return known[key]
+
+    def enter(pair: str, t: Seen, one: Subject, beside: Sequence[Subject], floor: Mapping[Where, Became]) -> None:
+        group = trials.setdefault((pair, t.subject.group, one.group), {})
+        if identify(one) not in group:
+            k = networks[Party((one,)).key]
+            about = _about(roles, pair, t, k, beside)
+            group[identify(one)] = list(_lines(became(t, one, beside), floor, about, len(k.found), confidence))
+
+    for student in roles.students:
+        group = [one for one in student.independent if one.group == student.independent[0].group]
+        if not group:
+            continue
+        t, (beside, second) = networks[Party(student.teachers[:1]).key], opponents(student.subject, group)
+        if any(_same_seed(one, student.subject) for one in beside):
+            said.append(
+                f"{roles.name(Party((student.subject,)))} stands beside a student alone of its own seed, which began "
+                "with its weights, so that both miss the same: give one of another seed"
+            )
+        floors = [became(t, one, opponents(one, group)[0]) for one in second]
+        enter("teacher-student", t, student.subject, beside, _over(floors))
+        for one in group if second else ():
+            enter(ALONE, t, one, opponents(one, group)[0], {})
+    for members in trials.values():
+        for lines in zip(*members.values(), strict=True):
+            about = lines[0].about
+            named = {"a": about["a_group"], "b": about["group"], "baseline": about["baseline_group"]}
+            yield from ([all_seeds(lines, named, confidence).row()] if len(lines) > 1 else [])
+            yield from (line.row() for line in lines)
+
+
+def opponents(student: Subject, group: Sequence[Subject]) -> tuple[list[Subject], list[Subject]]:
+    """The students alone that a student stands beside, and those that stand in its place for the floor.
+
+    The first are of other seeds: one of the student's own began with its weights and saw its batches, and so misses
+    what it misses, which a second seed does not. In its place stands the one of its own seed; where there is none, each
+    of them, beside the others.
+
+    >>> group = [Subject(f"alone-seed{k}", "net", "alone", seed=k) for k in range(3)]
+    >>> [[one.name for one in part] for part in opponents(Subject("kd", "net", "kd", seed=1), group)]
+    [['alone-seed0', 'alone-seed2'], ['alone-seed1']]
+    """
+    group = [one for one in group if one is not student]
+    own = [one for one in group if _same_seed(one, student)]
+    others = [one for one in group if one not in own]
+    return (others or own), ((own or others) if len(group) > 1 else [])
+
+
+def _same_seed(one: Subject, other: Subject) -> bool:
+    return one.seed is not None and one.seed == other.seed
+
+
+def _about(roles: Cast, pair: str, t: Seen, k: Seen, beside: Sequence[Subject]) -> dict[str, Any]:
+    alone = Party(tuple(beside[:1]))
+    return {
+        "a": roles.name(t.party), "b": roles.name(k.party), "group": roles.group_name(k.party), "pair": pair,
+        "baseline": (roles.name if len(beside) == 1 else roles.group_name)(alone), "role": k.role, "seeds": 1,
+        "baseline_group": roles.group_name(alone), "a_group": roles.group_name(t.party), "method": k.subject.method,
+        "architecture": k.subject.architecture, "seed": "" if k.party.seed is None else str(k.party.seed),
     }  # fmt: skip
+
+
+def _became(t: Seen, b: Seen, k: Seen) -> dict[Where, Became]:
+    """With one student alone."""
+    found = {}
     for iou in IOUS:
         for area, label, keep in _parts(k):
-            where = {"iou": f"{iou:g}", "area": area, "class": label, "n": len(k.found)}
-            hits = [np.concatenate([_hits(trial[who], iou)[keep] for trial in trials]) for who in range(3)]
-            image = np.tile(k.objects.image.numpy()[keep], len(trials))
-            shares = outcomes(*hits, image, confidence)
-            churned = [trial for trial in trials if trial[3] is not None]
-            floors = {}
-            if churned:
-                other = [np.concatenate([_hits(trial[who], iou)[keep] for trial in churned]) for who in (0, 1, 3)]
-                floors = outcomes(*other, np.tile(k.objects.image.numpy()[keep], len(churned)), confidence)
-            for outcome in OUTCOMES:
-                found, floor = shares[outcome], floors.get(outcome)
-                yield about | where | {
-                    "measure": outcome, "value": found.value, "ci_low": found.ci_low, "ci_high": found.ci_high,
-                    "objects": found.n, "floor": floor.value if floor else None,
-                    "control": "floor: a second seed of the student alone" if floor else "",
-                    **_above(hits, other if floor else None, image, outcome, confidence),
-                }  # fmt: skip
-            counts = table_of_outcomes(hits)
-            for cell in np.ndindex(2, 2, 2):
-                letters = "".join(letter if one else letter.lower() for letter, one in zip("TBK", cell, strict=True))
-                yield about | where | {"measure": "objects", "outcome": letters, "value": counts[cell] / len(trials)}
+            hits = [_hits(one, iou)[keep] for one in (t, b, k)]
+            shares = outcomes(*hits, k.objects.image.numpy()[keep], len(k.found))
+            found[f"{iou:g}", area, label] = Became(
+                {name: share.score for name, share in shares.items()},
+                {name: share.n for name, share in shares.items()},
+                table_of_outcomes(hits).astype(float),
+            )
+    return found
 
 
-def _above(
-    hits: Sequence[np.ndarray], again: Sequence[np.ndarray] | None, image: np.ndarray, outcome: str, confidence: float
-) -> dict[str, float]:
-    """By how much the share is above that of the second seed; they are of the same images."""
-    if again is None or len(again[0]) != len(hits[0]):
-        return {}
-    images = int(image.max(initial=-1)) + 1
-    sums = [np.bincount(image, part, images) for some in (hits, again) for part in _counted(outcome, *some)]
-    return _as_gain(gap_of_shares(*sums, confidence=confidence))
+def _over(each: Sequence[Mapping[Where, Became]]) -> dict[Where, Became]:
+    """The mean over several students alone; nothing of none."""
+    found = {}
+    for where in each[0] if each else ():
+        some = [one[where] for one in each]
+        found[where] = Became(
+            {name: mean_of([one.shares[name] for one in some]) for name in OUTCOMES},
+            {name: float(np.mean([one.objects[name] for one in some])) for name in OUTCOMES},
+            np.mean([one.cells for one in some], axis=0),
+        )
+    return found
 
 
-def _as_gain(gap: Outcome) -> dict[str, float]:
-    return {"gain": gap.value, "gain_low": gap.ci_low, "gain_high": gap.ci_high}
-
-
-def _counted(outcome: str, t: np.ndarray, b: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which objects count for an outcome, and of which."""
-    of = {"transfer": t & ~b, "beyond-teacher": ~t & ~b, "harm": b, "kept": b}[outcome]
-    return of & (~k if outcome == "harm" else k), of
+def _lines(
+    found: Mapping[Where, Became], floors: Mapping[Where, Became], about: dict[str, Any], images: int, confidence: float
+) -> Iterator[Line]:
+    for (iou, area, label), of in found.items():
+        own = about | {"iou": iou, "area": area, "class": label}
+        floor = floors.get((iou, area, label))
+        for outcome in OUTCOMES:
+            yield line_of(
+                outcome, of.shares[outcome], images, own, confidence=confidence, objects=of.objects[outcome],
+                floor=floor and floor.shares[outcome], control=f"{CONTROL} ({about['baseline_group']})",
+            )  # fmt: skip
+        for cell in np.ndindex(2, 2, 2):
+            letters = "".join(letter if one else letter.lower() for letter, one in zip("TBK", cell, strict=True))
+            count = Result("objects", float(of.cells[cell]), None, images, np.nan, np.nan)
+            yield Line(own | {"outcome": letters}, count)
 
 
 def _parts(one: Seen) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from kdscope.analyses.cast import Cast, nearest_first
 from kdscope.analyses.detection_views import LEVELS, Seen
+from kdscope.detection.measures.ranges import DIFFERENCE, SHARE
 from kdscope.detection.measures.resampling import (
     RESAMPLES,
-    SHARE,
     Score,
     image_weights,
     mean_score,
@@ -155,7 +155,7 @@ def _differences(roles: Cast | None, ranked: Mapping[str, Ranked], confidence: f
 
 
 def _difference(roles: Cast | None, of: Ranked, gap: Score, area: str, confidence: float) -> dict[str, Any]:
-    low, high = gap.interval(confidence)
+    low, high = gap.interval(confidence, DIFFERENCE)
     first = of.members[0]
     return {
         "measure": "ap-difference", "area": area, "class": EVERY, "definition": "kdscope", "value": gap.value,
@@ -199,5 +199,5 @@ def _seed(one: Seen) -> str:
 
 
 def _gain(gain: Score | None, confidence: float) -> dict[str, float | None]:
-    low, high = gain.interval(confidence) if gain else (None, None)
+    low, high = gain.interval(confidence, DIFFERENCE) if gain else (None, None)
     return {"gain": gain and gain.value, "gain_low": low, "gain_high": high}

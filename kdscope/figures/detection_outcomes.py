@@ -38,7 +38,8 @@ CAPTIONS = {
 def detection_outcomes(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     """Each figure by its file's name; None where the table has no rows for it."""
     last = last_split(table.assign(iou=table["iou"].astype(str)))
-    main = one_each(last[last["measure"].isin(OUTCOMES) & (last["class"] == "all")])
+    taught = last[last["pair"] == "teacher-student"]
+    main = one_each(taught[taught["measure"].isin(OUTCOMES) & (taught["class"] == "all")])
     costs = one_each(last[last["measure"] == "error-cost"])
     kept = last[last["measure"] == "inherited-false-positives"]
     with styled():

@@ -26,6 +26,7 @@ from kdscope.errors import KDScopeError
 from kdscope.figures import FIGURES
 from kdscope.figures.style import read_table
 
+ALONE = "floor:independent-student"
 HALF_RECALL = 51 / 101  # AP where half of the objects are found, and nothing else: recalls 0 to 0.5
 
 
@@ -124,6 +125,10 @@ def test_the_student_alone_is_the_floor_and_two_seeds_the_ceiling(table):
     assert row.ceiling == 1
     assert row.gain == pytest.approx(0.5)
     assert "floor: independent student" in row.control
+    fidelity = one(table, measure="fidelity-ap", pair="teacher-student", seed="all")
+    assert fidelity.gain == pytest.approx(fidelity.value - fidelity.floor)
+    assert fidelity.gain_low < fidelity.gain < fidelity.gain_high  # which images the student alone finds is resampled
+    assert 0 <= fidelity.ci_low <= fidelity.ci_high <= 1
     rows = one(table, measure="worse-boxes", pair="floor:independent-student", seed="all")
     assert rows.value == 1
 
@@ -132,17 +137,103 @@ def test_objects_that_only_the_teacher_found_are_transferred(cast_of_five):
     table = run_analysis("detection-outcomes", cast_of_five).table
     whole = table[(table["area"] == "all") & (table["class"] == "all") & (table["iou"] == "0.5")]
     for seed in ("0", "1", "all"):
-        own = whole[whole["seed"] == seed]
+        own = whole[(whole["seed"] == seed) & (whole["pair"] == "teacher-student")]
         transfer = one(own, measure="transfer")
         # The second student alone finds all that the first one missed.
         assert (transfer.value, transfer.floor, transfer.gain) == (1, 1, 0)
-        assert (one(own, measure="harm").value, one(own, measure="harm").floor) == (0, 1)
+        harm = one(own, measure="harm")
+        assert (harm.value, harm.floor, harm.gain) == (0, 1, 1)  # a gain is what is better than the floor
         assert np.isnan(one(own, measure="beyond-teacher").value)  # there is nothing that the teacher missed
         objects = own[own["measure"] == "objects"].set_index("outcome")["value"]
         assert objects.sum() == 3 * IMAGES
         assert (objects["TBK"], objects["TbK"]) == (18, 18)
-    small = one(table, measure="transfer", area="small", iou="0.5", seed="0")
+        assert transfer.baseline == {"0": "alone-seed1", "1": "alone-seed0", "all": "alone"}[seed]
+        # The floor has rows of its own, and the same eight cells.
+        floor = whole[(whole["seed"] == seed) & (whole["pair"] == "floor:independent-student")]
+        assert (one(floor, measure="transfer").value, one(floor, measure="transfer").n) == (1, IMAGES)
+        objects = floor[floor["measure"] == "objects"].set_index("outcome")["value"]
+        assert (objects["TBK"], objects["TbK"], objects["TBk"]) == (0, 18, 18)
+    small = one(table, measure="transfer", area="small", iou="0.5", seed="0", pair="teacher-student")
     assert small.objects == IMAGES / 2
+
+
+def some_objects(seed: int, share: float = 0.5) -> np.ndarray:
+    return np.random.default_rng(seed).random((IMAGES, 3)) < share
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Networks by name that found those objects; the second of two is taught by the first."""
+    caches: dict[str, Memory] = {}
+    monkeypatch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
+    return caches
+
+
+def outcomes_of(table: pd.DataFrame, measure: str, seed: str, pair: str = "teacher-student") -> pd.Series:
+    return one(table, measure=measure, seed=seed, pair=pair, iou="0.5", area="all", **{"class": "all"})
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_what_a_student_shares_with_the_student_alone_of_its_seed_is_no_harm_and_no_lack(seen, seeds):
+    """Students that learned nothing: each is the student alone of its own seed, once more."""
+    teacher = subject("teacher", "teacher")
+    alone = [subject(f"alone-seed{k}", "alone", k) for k in range(seeds)]
+    copies = [subject(f"copy-seed{k}", "copy", k, (teacher,)) for k in range(seeds)]
+    hits = [some_objects(k) for k in range(seeds)]
+    seen |= {"teacher": network(every_object())}
+    seen |= {f"{name}-seed{k}": network(hits[k]) for name in ("alone", "copy") for k in range(seeds)}
+    table = run_analysis("detection-outcomes", [*copies, *alone]).table
+    for k in range(seeds):
+        others = [other for other in range(seeds) if other != k]
+        transfer = outcomes_of(table, "transfer", str(k))
+        assert transfer.value == pytest.approx(np.mean([hits[k][~hits[b]].mean() for b in others]))
+        assert transfer.objects == np.mean([(~hits[b]).sum() for b in others])
+        assert (transfer.floor, transfer.gain) == (pytest.approx(transfer.value), 0)
+        for measure in ("transfer", "harm", "kept"):
+            row, floor = (outcomes_of(table, measure, str(k), p) for p in ("teacher-student", ALONE))
+            assert (row.value, row.ci_low, row.ci_high) == (floor.value, floor.ci_low, floor.ci_high)
+            assert (row.gain, row.gain_low, row.gain_high) == (0, 0, 0)
+    together = outcomes_of(table, "kept", "all")
+    pairs = [hits[k][hits[b]].mean() for b in range(seeds) for k in range(seeds) if b != k]  # ordered pairs
+    assert together.floor == pytest.approx(np.mean(pairs))
+
+
+def test_without_a_student_alone_of_its_seed_all_of_them_stand_in_its_place(seen):
+    teacher = subject("teacher", "teacher")
+    alone = [subject(f"alone-seed{k}", "alone", k) for k in (1, 2)]
+    hits = {k: some_objects(k) for k in (0, 1, 2)}
+    seen |= {"teacher": network(every_object()), "kd": network(hits[0])}
+    seen |= {one.name: network(hits[one.seed]) for one in alone}
+    table = run_analysis("detection-outcomes", [subject("kd", "kd", 0, (teacher,)), *alone]).table
+    kept = outcomes_of(table, "kept", "0")
+    assert kept.value == pytest.approx(np.mean([hits[0][hits[b]].mean() for b in (1, 2)]))
+    assert kept.floor == pytest.approx(np.mean([hits[2][hits[1]].mean(), hits[1][hits[2]].mean()]))
+
+
+def test_a_lone_student_alone_of_the_same_seed_is_told(seen):
+    teacher = subject("teacher", "teacher")
+    seen |= {"teacher": network(every_object()), "kd": network(some_objects(0)), "alone": network(some_objects(1))}
+    report = run_analysis("detection-outcomes", [subject("kd", "kd", 0, (teacher,)), subject("alone", "alone", 0)])
+    assert any("kd stands beside a student alone of its own seed" in note for note in report.notes)
+    assert np.isnan(outcomes_of(report.table, "transfer", "0").floor)
+
+
+def test_outcomes_over_seeds_know_of_the_seeds(seen):
+    """Two trainings that differ in everything: found all, and what the student alone found."""
+    teacher = subject("teacher", "teacher")
+    alone = [subject(f"alone-seed{k}", "alone", k) for k in (0, 1)]
+    students = [subject(f"kd-seed{k}", "kd", k, (teacher,)) for k in (0, 1)]
+    large = np.broadcast_to(np.arange(3) == 2, (IMAGES, 3))
+    seen |= {"teacher": network(every_object()), "kd-seed0": network(every_object()), "kd-seed1": network(large)}
+    seen |= {one.name: network(large) for one in alone}
+    table = run_analysis("detection-outcomes", [*students, *alone]).table
+    row = outcomes_of(table, "transfer", "all")
+    assert (row.value, row.ci_low, row.ci_high) == (0.5, 0, 1)
+    assert (row.gain, row.gain_low, row.gain_high) == (0.5, -1, 1)
+    assert row.objects == 2 * IMAGES
+    missed = one(table, measure="error-cost", kind="missed", seed="all", b="kd")
+    assert 0 <= missed.ci_low <= missed.value <= missed.ci_high <= 1
+    assert -1 <= missed.gain_low <= missed.gain <= missed.gain_high <= 1
 
 
 def test_mistakes_cost_what_mending_them_gains(cast_of_five):
@@ -150,6 +241,10 @@ def test_mistakes_cost_what_mending_them_gains(cast_of_five):
     costs = table[(table["measure"] == "error-cost") & (table["b"] == "alone-seed0")].set_index("kind")["value"]
     assert costs["missed"] == pytest.approx(1 - HALF_RECALL)
     assert costs.drop("missed").abs().max() == 0
+    gains = table[(table["measure"] == "error-cost") & (table["b"] == "copy")].set_index("kind")["gain"]
+    assert gains["missed"] == pytest.approx(1 - HALF_RECALL)  # less is lost: better
+    fewer = one(table, measure="errors-per-image", kind="missed", b="copy")
+    assert (fewer.value, fewer.floor, fewer.gain) == (0, 1.5, 1.5)
     counts = table[(table["measure"] == "errors-per-image") & (table["b"] == "teacher")].set_index("kind")["value"]
     assert (counts["background"], counts.drop("background").sum()) == (1, 0)
 
@@ -258,7 +353,8 @@ def test_figures_are_drawn_from_a_table_alone(cast_of_five, tmp_path, name, part
     assert name not in drawn  # its rows would be written over the table
     for stem, (rows, caption) in drawn.items():
         assert set(rows["figure"]) == {stem}
-        assert "12 images; 2 seeds" in caption
+        # Nobody has a false positive, and of no image there is a share of them.
+        assert ("2 seeds" if stem == "detection-outcomes-inherited" else "12 images; 2 seeds") in caption
 
 
 def test_a_lone_detector_has_precision_and_no_outcomes(monkeypatch):

@@ -204,7 +204,8 @@ def test_outcomes_are_shares_of_their_objects():
     assert found["beyond-teacher"].value == table[0, 0, 1] / table[0, 0].sum()
     assert found["harm"].value == pytest.approx(1 - found["kept"].value)
     assert found["harm"].n == b.sum()
-    value, low, high, n = found["transfer"]  # hits are independent here, so images are no groups
+    value, n = found["transfer"].value, found["transfer"].n
+    low, high = found["transfer"].interval()  # hits are independent here, so images are no groups
     assert (high - low) / 2 == pytest.approx(1.96 * (value * (1 - value) / n) ** 0.5, rel=0.25)
     nobody = outcomes(t, np.ones(500, bool), k, image)["transfer"]
     assert (nobody.n, np.isnan(nobody.value)) == (0, True)

@@ -3,7 +3,8 @@
 With hits T, B (student alone) and K (distilled) of every ground-truth object: transfer = |T not-B K| / |T not-B|, what
 the teacher could have taught and did; beyond the teacher = |not-T not-B K| / |not-T not-B|; harm = |B not-K| / |B|. Two
 trainings of the student alone differ as well: the same three numbers with a second B in the place of K are the churn
-above which transfer counts, and what is found beyond the teacher cannot come from it.
+above which transfer counts, and what is found beyond the teacher cannot come from it. A K that began with B's weights
+and saw B's batches misses what B misses; so B must be of another seed, as far from K as from the second B.
 """
 
 from collections.abc import Sequence
@@ -11,29 +12,35 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdscope.detection.measures.ranges import SHARE
+from kdscope.detection.measures.resampling import Score, ratio
 from kdscope.errors import KDScopeError
-from kdscope.measures.statistics import bootstrap_mean
 
 OUTCOMES = ("transfer", "beyond-teacher", "harm", "kept")
 
 
 class Outcome(NamedTuple):
-    """A share of objects [0, 1] with its interval over images, and how many objects it is a share of."""
+    """A share of objects [0, 1] with what it was in resampled images, and how many objects it is a share of."""
 
-    value: float
-    ci_low: float
-    ci_high: float
+    score: Score
     n: int
+
+    @property
+    def value(self) -> float:
+        return self.score.value
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        return self.score.interval(confidence, SHARE)
 
 
 def outcomes(
-    teacher: np.ndarray, alone: np.ndarray, distilled: np.ndarray, image: np.ndarray, confidence: float = 0.95
+    teacher: np.ndarray, alone: np.ndarray, distilled: np.ndarray, image: np.ndarray, images: int | None = None
 ) -> dict[str, Outcome]:
-    """The shares of `OUTCOMES`; an interval is a bootstrap over images, whose objects are not independent.
+    """The shares of `OUTCOMES`; images are resampled, whose objects are not independent, the same ones for all networks.
 
     Args:
         teacher, alone, distilled: bool [M], which objects each found.
-        image: int [M], which image each object is in.
+        image: int [M], which image each object is in; images: how many there are, the last one's by default.
 
     Returns:
         By name; NaN where there is no object that it could be a share of. "kept" is |B K| / |B|, one minus harm.
@@ -52,20 +59,12 @@ def outcomes(
             f"hits of {len(t)}, {len(b)} and {len(k)} objects in {len(image)} places; they must be the same"
         )
     parts = {"transfer": (k, t & ~b), "beyond-teacher": (k, ~t & ~b), "harm": (~k, b), "kept": (k, b)}
-    return {name: share(hit, of, image, confidence) for name, (hit, of) in parts.items()}
-
-
-def share(hit: np.ndarray, of: np.ndarray, image: np.ndarray, confidence: float = 0.95) -> Outcome:
-    """The share of `hit` among the objects `of`, bool [M] both, with an interval over images."""
-    known, place = np.unique(image, return_inverse=True)
-    total = np.bincount(place, of, len(known))
-    found = np.bincount(place, hit & of, len(known))
-    there = total > 0
-    if not there.any():
-        return Outcome(np.nan, np.nan, np.nan, 0)
-    values = found[there] / total[there]
-    low, high = bootstrap_mean(values, total[there], confidence=confidence, method="percentile")
-    return Outcome(float(found.sum() / total.sum()), low, high, int(total.sum()))
+    count = int(image.max(initial=-1)) + 1 if images is None else images
+    found = {}
+    for name, (hit, of) in parts.items():
+        sums = (np.bincount(image, part, count) for part in (hit & of, of))
+        found[name] = Outcome(ratio(*sums), int(of.sum()))
+    return found
 
 
 def table_of_outcomes(hits: Sequence[np.ndarray]) -> np.ndarray:
@@ -78,26 +77,3 @@ def table_of_outcomes(hits: Sequence[np.ndarray]) -> np.ndarray:
     table = np.zeros((2,) * len(hits), dtype=np.int64)
     np.add.at(table, tuple(np.asarray(each, dtype=np.int64) for each in hits), 1)
     return table
-
-
-def gap_of_shares(
-    hit: np.ndarray, of: np.ndarray, other_hit: np.ndarray, other_of: np.ndarray, confidence: float = 0.95
-) -> Outcome:
-    """The difference of two shares of things in the same images, which are drawn for both at once.
-
-    Args:
-        hit, of: [N], by image, how many and of how many; other_hit, other_of: of what is subtracted.
-
-    >>> gap = gap_of_shares(np.ones(4), np.full(4, 2), np.ones(4), np.full(4, 4))
-    >>> gap.value, gap.ci_low, gap.ci_high
-    (0.25, 0.25, 0.25)
-    """
-    images = len(of)
-    if not images or not of.sum() or not other_of.sum():
-        return Outcome(np.nan, np.nan, np.nan, 0)
-    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=1000)
-    with np.errstate(invalid="ignore"):
-        gaps = (draws @ hit) / (draws @ of) - (draws @ other_hit) / (draws @ other_of)
-    low, high = np.nanquantile(gaps, [(1 - confidence) / 2, (1 + confidence) / 2])
-    value = hit.sum() / of.sum() - other_hit.sum() / other_of.sum()
-    return Outcome(float(value), float(low), float(high), int(of.sum()))

@@ -6,6 +6,7 @@ stands twice. All networks get the same draws of images, so that their differenc
 interval is that of all numbers over seeds (`kdscope.measures.statistics.seeds_and_images`).
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from kdscope.measures.seeds import EVERYTHING
 from kdscope.measures.statistics import centred_interval, widened
 
 RESAMPLES = 500
-SHARE = (0.0, 1.0)  # what an average precision can be
 AT_ONCE = 2**22  # weights of detections held in memory
 
 
@@ -85,12 +85,31 @@ def over_trainings(scores: Sequence[Score]) -> Score:
 
 
 def mean_of(scores: Sequence[Score]) -> Score:
-    """The mean of numbers of the same images, such as of one training in several comparisons.
+    """The mean of numbers of the same images, such as of one training in several comparisons; without those of NaN.
 
     >>> mean_of([Score(0.2, np.array([0.1, 0.3])), Score(0.4, np.array([0.4, 0.4]))]).draws.round(2).tolist()
     [0.25, 0.35]
     """
-    return Score(float(np.mean([s.value for s in scores])), np.mean([s.draws for s in scores], axis=0))
+    known = [score for score in scores if not math.isnan(score.value)] or list(scores)
+    return Score(float(np.mean([s.value for s in known])), np.mean([s.draws for s in known], axis=0))
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> Score:
+    """The sum of one number over that of another, by image [N] each: a share of things, of which images have several.
+
+    >>> ratio(np.array([1.0, 0.0]), np.array([3.0, 1.0])).value
+    0.25
+    """
+    weights = _drawn(len(below))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = (weights @ above) / (weights @ below)
+    return Score(float(draws[0]), draws[1:])
+
+
+@functools.lru_cache(maxsize=2)
+def _drawn(images: int) -> np.ndarray:
+    """Weights of the images themselves, and of their resamples: float64 [1 + R, N]."""
+    return np.concatenate([np.ones((1, images)), image_weights(images) if images else np.ones((RESAMPLES, 0))])
 
 
 def precisions(
