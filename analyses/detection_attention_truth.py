@@ -89,9 +89,12 @@ def _row(roles: Cast | None, finding: Finding, seed: str) -> dict[str, Any]:
     if roles is not None:
         row = row_of(roles, finding, seed)
     else:
-        one, other = pair.b.subjects[0], " (shuffled images)" if pair.b.kind == "shuffled" else ""
-        row = finding.result.row(b=one.name + other, group=one.name, method=one.method, architecture=one.architecture)
+        one, gain = pair.b.subjects[0], finding.gain
+        name = {"shuffled": f"{one.name} (shuffled images)", "random-init": f"{one.architecture} (random init)"}
+        name = name.get(pair.b.kind, one.name)
+        row = finding.result.row(b=name, group=name, method=one.method, architecture=one.architecture)
         row |= {"seed": "" if seed == "None" else seed, "seeds": 1, "control": finding.result.control}
+        row |= {"gain": gain and gain.value, "gain_low": gain and gain.ci_low, "gain_high": gain and gain.ci_high}
     return row | {"a": "true boxes", "a_group": "", "pair": "truth" if pair.pair == FRAMED else pair.pair}
 
 

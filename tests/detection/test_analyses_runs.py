@@ -153,6 +153,17 @@ def test_of_many_images_an_untrained_network_sees_some(runs, monkeypatch):
     assert (row.value, row.n) == (pytest.approx(np.nanmean(own)), np.count_nonzero(~np.isnan(own)))
 
 
+def test_a_lone_detector_stands_beside_its_own_architecture_before_training(runs):
+    table = run_analysis("detection-attention", [runs[0].path], device="cpu").table
+    rows = table[(table["measure"] == "auroc") & (table["area"] == "all") & (table["layer"] == "stride 8")]
+    assert rows["pair"].tolist() == ["truth", "floor:random-init", "floor:shuffled"]
+    assert rows["b"].tolist() == ["teacher", "fcos_resnet10_w16 (random init)", "teacher (shuffled images)"]
+    own, untrained, _ = rows.itertuples()
+    assert (own.floor, own.control) == (untrained.value, "floor: random init")
+    assert own.gain == pytest.approx(own.value - untrained.value)
+    assert np.isnan(untrained.floor)
+
+
 def test_classifiers_are_refused(tmp_path):
     run = kdscope.train(tmp_path / "digits", data="digits", model="resnet8", epochs=1, device="cpu")
     with pytest.raises(KDScopeError, match="digits classifies images of 'digits'; this analysis is of detectors"):
