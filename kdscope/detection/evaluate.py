@@ -7,9 +7,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection as zoo
 
+from kdscope.detection.adapter import Adapter, adapt
+from kdscope.detection.adapter.base import Targets
 from kdscope.detection.average_precision import areas_for, average_precision
+from kdscope.detection.batch import DetectionBatch
 from kdscope.detection.data import DetectionSplit
 from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.frames import frame_of, framed
 from kdscope.detection.measures.found import Found
 from kdscope.detection.results import found_of
 from kdscope.models.watch import evaluating
@@ -42,17 +46,44 @@ def detect(
 ) -> tuple[Tensor, list[Found]]:
     """What the network finds in the images of this rank, best first, in pixels of the images as they are stored.
 
+    All are padded to the frame of the split (`kdscope.detection.frames`), as for a cache: what is found in an image
+    depends neither on the size of the batches nor on the number of ranks.
+
     Returns their indices in the split, int64 [n], and what was found in each.
     """
+    adapter, sizes = adapt(network), batches.split.sizes
     index, outputs = [torch.zeros(0, dtype=torch.int64)], []
     with limited(network, score, most):
-        for batch in batches.epoch():
-            index.append(batch.index.cpu())
-            outputs += network(list(batch.images))
+        frame = frame_of(network.transform, sizes) if adapter.goes_on else None
+        for scenes in batches.epoch():
+            index.append(scenes.index.cpu())
+            shown = framed(adapter, scenes, frame) if frame else None
+            outputs += found_by(adapter, scenes.images, shown, sizes[index[-1]])
     for output in outputs:
         known = output["labels"] > 0  # one-stage heads of torchvision have a column for a class 0, which nothing has
         output.update({name: output[name][known] for name in ("boxes", "scores", "labels")})
     return torch.cat(index), found_of(outputs)
+
+
+def found_by(
+    adapter: Adapter,
+    images: Tensor | Sequence[Tensor],
+    shown: DetectionBatch | None,
+    sizes: Tensor,
+    features: dict[str, Tensor] | None = None,
+) -> Targets:
+    """Boxes, scores and labels of each image, in pixels of the images as they are stored; the network is in eval mode.
+
+    Args:
+        images: as they are stored, in [0, 1]: for a user's own detector that has nothing but its forward pass.
+        shown: the same in their frame; None for such a detector.
+        sizes: int64 [B, 2], (height, width) of `images`.
+        features: of the backbone, where they are known already.
+    """
+    if not adapter.goes_on:
+        return adapter.detector(list(images))
+    features = adapter.features(shown) if features is None else features
+    return adapter.detections(features, shown, [(height, width) for height, width in sizes.tolist()])
 
 
 def scored(

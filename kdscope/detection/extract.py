@@ -33,14 +33,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from kdscope.detection.adapter import adapt
 from kdscope.detection.data import DetectionDataset, DetectionSplit
-from kdscope.detection.evaluate import MOST, SCORE, limited
-from kdscope.detection.frames import Framed, Frames, frame_of, original_sizes
+from kdscope.detection.evaluate import MOST, SCORE, found_by, limited
+from kdscope.detection.frames import Framed, Frames, frame_of
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.manifest import spans
 from kdscope.features.plan import Plan
 from kdscope.features.produce import Job, Producer, extract_arrays
 from kdscope.features.thumbnails import THUMBNAIL, thumbnails
+from kdscope.models.watch import evaluating
 
 SIDE = 160  # of the pictures
 
@@ -71,7 +72,7 @@ class DetectionProducer(Producer):
 
     def __call__(self, batch: Framed) -> dict[str, Tensor]:
         features = self.adapter.features(batch.frame)
-        found = self.adapter.detections(features, batch.frame, original_sizes(batch))
+        found = found_by(self.adapter, batch.images, batch.frame, batch.sizes, features)
         made = detections_as_arrays(found, self._classes, self._most) | about(batch, self._places)
         for stride, value in self.adapter.maps(features).items():
             made[f"maps/attention/{stride}"] = value.abs().mean(1)
@@ -162,9 +163,8 @@ def extract_detections(
     ((4, 8, 8), (4, 100, 4), 'detection')
     """
     job, part = checked(options), dataset.split(split) if isinstance(split, str) else split
-    mode = detector.training
-    frame = frame_of(detector.eval().transform, part.sizes)
-    detector.train(mode)
+    with evaluating(detector):
+        frame = frame_of(detector.transform, part.sizes)
     places = int(part.objects.counts.max())
     producer = DetectionProducer(detector, dataset.num_classes, places, frame, score, most)
 

@@ -7,6 +7,7 @@ one size nothing is changed.
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -17,19 +18,21 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from kdscope.detection.adapter import Adapter
 from kdscope.detection.batch import DetectionBatch
 from kdscope.detection.data import DetectionSplit, Objects
-from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.data.batches import DetectionBatches, Scenes
 
 
 class Framed(NamedTuple):
     """Some images of a split.
 
     Attributes:
+        images: float32 in [0, 1], [3, H, W] each, as they are stored.
         frame: after the transform, padded to the frame; its boxes without crowds.
         objects: all that is in the images, in pixels of the images as they are stored.
         sizes: int64 [B, 2], (height, width) as they are stored.
         label: int64 [B], how many objects each has, crowds not counted. index: int64 [B], positions in the split.
     """
 
+    images: Tensor | list[Tensor]
     frame: DetectionBatch
     objects: Objects
     sizes: Tensor
@@ -63,17 +66,21 @@ class Frames:
     def batch(self, index: Tensor, epoch: int = 0) -> Framed:
         """The images at `index` (int64 [B])."""
         scenes = self._batches.batch(index)
-        batch = self._adapter.frame(scenes.images, scenes.targets, scenes.index)
-        height, width = self._frame
-        padding = (0, width - batch.images.shape[-1], 0, height - batch.images.shape[-2])
-        frame = DetectionBatch(F.pad(batch.images, padding), batch.sizes, batch.boxes, batch.labels, batch.index)
+        frame = framed(self._adapter, scenes, self._frame)
         objects = self.split.objects.subset(index.cpu())
         counts = objects.only(~objects.crowd).counts.to(scenes.index.device)
-        return Framed(frame, objects, self.split.sizes[index.cpu()], counts, scenes.index)
+        return Framed(scenes.images, frame, objects, self.split.sizes[index.cpu()], counts, scenes.index)
 
     def views(self, parts: Sequence[Tensor], epoch: int = 0) -> Iterator[Framed]:
         """A batch of each of the parts."""
         return map(self.batch, parts)
+
+
+def framed(adapter: Adapter, scenes: Scenes, frame: tuple[int, int]) -> DetectionBatch:
+    """A batch after the detector's transform, in eval mode, padded to `frame` (height, width)."""
+    batch = adapter.frame(scenes.images, scenes.targets, scenes.index)
+    padding = (0, frame[1] - batch.images.shape[-1], 0, frame[0] - batch.images.shape[-2])
+    return replace(batch, images=F.pad(batch.images, padding))
 
 
 def frame_of(transform: GeneralizedRCNNTransform, sizes: Tensor) -> tuple[int, int]:

@@ -81,7 +81,8 @@ class PatchProducer(Producer):
 
     def __call__(self, batch: Framed) -> dict[str, Tensor]:
         features, ours = self._teacher.features(batch.frame), self._adapted(batch)
-        both = [stride for key, stride in self._teacher.strides.items() if self._fits(ours, features[key], stride)]
+        strides = self._teacher.strides_of(features)
+        both = [stride for key, stride in strides.items() if self._fits(ours, features[key], stride)]
         if not both:
             raise KDScopeError(
                 "no map of the student fits in the place of one of the teacher's, and there is no adapter"
@@ -90,12 +91,12 @@ class PatchProducer(Producer):
         made: dict[str, Tensor] = {}
         for some in subsets(self._parts):
             patched = dict(features)
-            for key, stride in self._teacher.strides.items():
+            for key, stride in strides.items():
                 if stride in both:
                     where = self._where(some, stride, features[key], batch)
                     patched[key] = torch.where(where, ours[stride].to(features[key]), features[key])
             if POOLED in patched:
-                last = list(self._teacher.strides)[-1]
+                last = list(strides)[-1]
                 patched[POOLED] = F.max_pool2d(patched[last], kernel_size=1, stride=2)
             found = self._teacher.detections(patched, batch.frame, original_sizes(batch))
             arrays = detections_as_arrays(found, self._classes, self._most)

@@ -12,8 +12,6 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kdscope.config import Config
-from kdscope.detection.adapter import adapt
-from kdscope.detection.adapter.custom import Custom
 from kdscope.detection.data import DetectionDataset
 from kdscope.detection.evaluate import most_of
 from kdscope.detection.extract import extract_detections
@@ -35,12 +33,6 @@ def check_probe(config: Config) -> None:
         raise KDScopeError(
             f"probe_maps ({kinds}) are for classifiers; the probes of a detector hold its attention maps"
         )
-
-
-def check_probed(config: Config, student: nn.Module) -> None:
-    """Refuse probes of a user's own detector: its features are known, and not what it finds."""
-    if config.probe_every and isinstance(adapt(student), Custom):
-        raise KDScopeError(f"{config.model.name} gives features alone, so that it cannot be probed; leave out probes")
 
 
 def write_probe(run: Run, fabric: Fabric, dataset: DetectionDataset, learner: DetectionLearner, epoch: int) -> None:

@@ -22,7 +22,7 @@ from kdscope.detection.learner import DetectionLearner
 from kdscope.detection.methods.objective import DetectionObjective
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.detection.preflight import preflight, stop_at_failed
-from kdscope.detection.probe import check_probe, check_probed, write_probe
+from kdscope.detection.probe import check_probe, write_probe
 from kdscope.detection.start import load_detector, load_start
 from kdscope.detection.trained_adapters import keep_adapters
 from kdscope.errors import KDScopeError, unknown
@@ -125,7 +125,6 @@ class Detection:
             config = config.model_copy(update={"teachers": tuple(known)})
         torch.manual_seed(config.seed)
         student = self.network(config, dataset, fetch=not begun)
-        check_probed(config, student)
         if config.model.checkpoint is not None and not begun:
             start = load_start(student, config.model.checkpoint)
             if start.drawn:

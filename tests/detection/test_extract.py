@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import own_detector
 import pytest
 import torch
 from torch import nn
@@ -14,12 +15,14 @@ from kdscope.detection import models
 from kdscope.detection.adapter import adapt
 from kdscope.detection.data import DetectionDataset, DetectionSplit, Objects, load
 from kdscope.detection.data.batches import DetectionBatches
-from kdscope.detection.evaluate import detect, scored
+from kdscope.detection.evaluate import detect, limited, scored
 from kdscope.detection.extract import extract_detections
 from kdscope.detection.frames import Frames, frame_of
+from kdscope.detection.measures.found import Found
 from kdscope.detection.measures.shapley import subsets
 from kdscope.detection.pair import chosen_rows, extract_pair
 from kdscope.detection.patch import extract_patched
+from kdscope.detection.results import found_of
 from kdscope.detection.stored import found_in
 from kdscope.detection.subjects import detection_cache, kept_detections, pair_cache
 from kdscope.detection.trained_adapters import adapters_of
@@ -80,7 +83,10 @@ def of_many_sizes():
 def test_what_is_found_is_what_the_forward_pass_finds(name, tmp_path):
     detector, dataset = made(name), load("scenes:2:128:5")
     cache = extract_detections(detector, dataset, "test", tmp_path / "cache", score=0.001, batch_size=2)
-    expected = detect(detector, DetectionBatches(dataset.test, batch_size=5), score=0.001)[1]
+    images = next(DetectionBatches(dataset.test, batch_size=5).epoch()).images
+    with limited(detector, score=0.001), torch.no_grad():
+        expected = found_of(detector(list(images)))
+    expected = [Found(*(column[one.labels > 0] for column in one)) for one in expected]
     assert sum(len(one.scores) for one in expected) > 10
     for ours, theirs in zip(found_in(cache), expected, strict=True):
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
@@ -89,6 +95,19 @@ def test_what_is_found_is_what_the_forward_pass_finds(name, tmp_path):
     assert detector.training is False
     largest = [max((s for s, k in zip(one.scores, one.labels, strict=True) if k == 2), default=0) for one in expected]
     np.testing.assert_allclose(cache.logits[:, 1], largest, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
+def test_the_score_is_that_of_the_cache_whatever_the_batches_and_the_ranks(name, tmp_path):
+    detector, dataset = made(name), of_many_sizes()
+    cached = found_in(extract_detections(detector, dataset, "test", tmp_path / "cache", score=0.001, batch_size=6))
+    parts = [{"batch_size": 1}, {"batch_size": 4}, *({"batch_size": 2, "rank": k, "world_size": 2} for k in (0, 1))]
+    found = [detect(detector, DetectionBatches(dataset.test, workers=0, **part), score=0.001)[1] for part in parts]
+    for some in (found[0], found[1], found[2] + found[3]):
+        for ours, theirs in zip(some, cached, strict=True):
+            assert ours.labels.tolist() == theirs.labels.tolist()
+            np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=1e-3)
+            np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [NAMES[0], NAMES[2]])
@@ -200,6 +219,39 @@ def test_a_pair_is_held_against_the_learner(runs):
         np.asarray(cache.array(f"energy/{s}")).sum((1, 2)) for s in (8, 16, 32)
     )
     np.testing.assert_allclose(cache.logits[:, 0], ratio, rtol=1e-5)
+
+
+class Going(own_detector.Everywhere):
+    """One that finds its box from its maps, too."""
+
+    def detections(self, maps, batch, originals):
+        return self.boxes(maps[8])
+
+
+def test_a_users_own_detector_is_analysed_by_its_forward_pass_or_from_its_maps(tmp_path):
+    dataset = load("scenes:2:128:4")
+    torch.manual_seed(0)
+    going = Going(3).eval()
+    plain = own_detector.Everywhere(3).eval()
+    plain.load_state_dict(going.state_dict())
+    with torch.no_grad():
+        expected = plain(list(next(DetectionBatches(dataset.test).epoch()).images))
+    for name, network in (("plain", plain), ("going", going)):
+        cache = extract_detections(network, dataset, "test", tmp_path / name, batch_size=3)
+        for one, theirs in zip(found_in(cache), expected, strict=True):
+            assert one.labels.tolist() == theirs["labels"].tolist()
+            np.testing.assert_allclose(one.scores, theirs["scores"], rtol=1e-5)
+        assert cache.identity["strides"] == [8]
+    student = made(NAMES[0])
+    with pytest.raises(KDScopeError, match=r"has no method detections\(maps, batch, originals\) that gives boxes"):
+        extract_patched(plain, plain, dataset, "test", tmp_path / "patched-plain")
+    torch.manual_seed(1)
+    other = Going(3).eval()
+    patched = extract_patched(other, going, dataset, "test", tmp_path / "patched", by="levels")
+    with torch.no_grad():
+        shown = Frames(dataset.test, adapt(student), (64, 64)).batch(torch.arange(4)).frame
+        theirs = [one["scores"] for one in going.boxes(other.body(shown.images))]
+    np.testing.assert_allclose(np.asarray(patched.array("detections/8/scores"))[:, :1], np.stack(theirs), rtol=1e-5)
 
 
 def test_a_student_alone_can_stand_beside_a_teacher(runs):

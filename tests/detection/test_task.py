@@ -208,7 +208,6 @@ def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
         ({"peers": ["fcos_resnet10_w8"]}, "peers are for classifiers"),
         ({"generations": 2}, "chains of trainings are for classifiers"),
         ({"probe_maps": ["maps"]}, r"probe_maps \(maps\) are for classifiers"),
-        ({"model": "own_detector:student", "probe_every": 1}, "own_detector:student gives features alone"),
         ({"augment": "strong"}, "unknown augmentation 'strong' in detection; nearest: none, standard"),
         ({"download": True}, "has its folder in its name; leave out root and download"),
         ({"data.sampler": "class:4"}, "sampler 'class:4' draws by class"),

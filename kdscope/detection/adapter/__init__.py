@@ -7,9 +7,9 @@ rows: an anchor or a location of a one-stage head, and of a two-stage detector t
 The teacher's own proposals are made only where a term asks about them.
 
 A user's detector is any module with `features(batch) -> {stride: map [N, C, H, W]}`. That is all a teacher needs. To be
-trained it also has a `transform` as torchvision's have, `losses(batch, maps) -> {name: scalar}`, and a `forward` that in
-eval mode gives boxes, scores and labels of a list of images, as torchvision's do. Where detections are to follow from
-features that an analysis has changed, it has `detections(maps, batch, originals)`, which gives the same of maps by
+trained it also has a `transform` as torchvision's have, `losses(batch, maps) -> {name: scalar}`, and a `forward` that
+in eval mode gives boxes, scores and labels of a list of images, as torchvision's do. Where detections are to follow
+from features that an analysis has changed, it has `detections(maps, batch, originals)`, which gives the same of maps by
 stride, in pixels of the images as they are stored: `originals` are their heights and widths.
 """
 

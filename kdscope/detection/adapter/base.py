@@ -10,7 +10,6 @@ from torch.func import functional_call
 from torchvision.models.detection.image_list import ImageList
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows
-from kdscope.errors import KDScopeError
 from kdscope.methods.shapes import exact
 from kdscope.models.watch import evaluating
 
@@ -110,9 +109,13 @@ class Adapter:
         """
         raise NotImplementedError
 
+    def strides_of(self, features: Mapping[str, Tensor]) -> dict[str, int]:
+        """The stride of each level among the outputs of the backbone, by its key, finest first."""
+        return self.strides
+
     def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
         """The levels among the outputs of the backbone, by stride, finest first, float32."""
-        return {stride: features[key].float() for key, stride in self.strides.items()}
+        return {stride: features[key].float() for key, stride in self.strides_of(features).items()}
 
     def _levels(self, batch: DetectionBatch) -> list[Tensor]:
         """The outputs of the backbone, whose shapes anchors follow; no batch statistic moves for them."""

@@ -45,8 +45,8 @@ class Custom(Adapter):
     def features(self, batch: DetectionBatch) -> dict[str, Tensor]:
         return {str(stride): value for stride, value in _checked(self.detector.features(batch), batch).items()}
 
-    def maps(self, features: Mapping[str, Tensor]) -> dict[int, Tensor]:
-        return {int(stride): value for stride, value in features.items()}
+    def strides_of(self, features: Mapping[str, Tensor]) -> dict[str, int]:
+        return {stride: int(stride) for stride in features}
 
     def detections(
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
