@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
 from kdscope.detection.box_errors import RAW, in_boxes, worse_than_teacher
@@ -44,8 +44,9 @@ def soft_cross_entropy(
     """
     student, teacher = exact(student_logits), exact(teacher_logits)
     if scores == "sigmoid":
-        probability = teacher.sigmoid()
-        return -(background * (1 - probability) * logsigmoid(-student) + probability * logsigmoid(student)).sum(1)
+        inverse = torch.full((), 1 / background, dtype=student.dtype, device=student.device)
+        each = binary_cross_entropy_with_logits(student, teacher.sigmoid(), pos_weight=inverse, reduction="none")
+        return background * each.sum(1)
     weights = torch.ones(student.shape[1], dtype=student.dtype, device=student.device)
     weights[0] = background
     return -(weights * teacher.softmax(1) * student.log_softmax(1)).sum(1)
@@ -136,8 +137,8 @@ class BoundedBox(RowTerm):
 
     name = "bounded-box"
     summary = "box regression, as far as the teacher is better"
-
     in_own_units = True
+
     def __init__(
         self, margin: float = 0.0, kind: str = "bounded", heads: Sequence[str] = (), proposals: str = "student"
     ):
