@@ -23,10 +23,10 @@ same of one method on any pair of networks.
 Extra state is for resnet56 to resnet20 with 50,000 images of 100 classes: trained numbers beside the student's, and
 what the terms keep in memory. Cost is the time of a training step over that of `kd` on the same pair ({where}).
 """
-DETECTORS = """Methods of detectors ([detection](detection.md)) add up as those of classifiers do: `mimicry+kd`. Their costs
-are in `benchmarks/detection.py`. FGD takes the weights of the authors' code by the student's heads: with a proposal
-network it is of the family two-stage, with centreness fcos, otherwise retinanet; the further families below are weights
-alone, for `terms.fgd.family`.
+DETECTORS = """Methods of detectors ([detection](detection.md)) add up as those of classifiers do: `mimicry+kd`. Their
+costs are in `benchmarks/detection.py`. FGD takes the weights of the authors' code by the student's heads: with a
+proposal network it is of the family two-stage, with centreness fcos, otherwise retinanet; what else is in its table
+are weights alone, for `terms.fgd.family`.
 """
 WORDS = {
     "baseline": "Without a teacher",

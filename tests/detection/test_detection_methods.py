@@ -7,7 +7,6 @@ from torch.nn.functional import kl_div, log_softmax
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
-from kdscope.detection.methods.ablations import ABLATIONS
 from kdscope.detection.methods.at import DetectionAttentionTransfer
 from kdscope.detection.methods.fgd import FGD
 from kdscope.detection.methods.kd import DetectionKD, row_kd_loss
@@ -18,8 +17,9 @@ from kdscope.errors import KDScopeError
 from kdscope.methods.at import attention_transfer_loss
 from kdscope.methods.kd import kd_loss
 from kdscope.methods.method import FAMILIES, known_terms
+from kdscope.study import cells, load_study
 
-FAMILY = ("fcos", "fasterrcnn", "retinanet")
+FAMILY = ("fcos", "fasterrcnn", "retinanet", "ssdlite")
 METHODS = sorted(DETECTION_METHODS)
 UNITS = (1.0, 1.0, 1.0, 1.0)
 
@@ -36,7 +36,14 @@ def batch_of(**targets):
 
 def detector(family, width, seed):
     torch.manual_seed(seed)
-    return models.build(f"{family}_resnet10_w{width}", num_classes=3, image_size=64)
+    if family != "ssdlite":
+        return models.build(f"{family}_resnet10_w{width}", num_classes=3, image_size=64)
+    network = models.build("torchvision:ssdlite320_mobilenet_v3_large", num_classes=3)
+    for module in network.modules():  # untrained, in eval mode its maps would be as good as zero: statistics of noise
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    network.backbone(torch.randn(4, 3, 320, 320))
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +70,12 @@ def of(*same):
 
 
 def objective_of(method, views, **overrides):
+    return built(resolve(method, overrides), views)
+
+
+def built(terms, views):
     torch.manual_seed(0)
-    objective = DetectionObjective(resolve(method, overrides), teacher=True)
+    objective = DetectionObjective(terms, teacher=True)
     objective.build(*views[:2])
     objective.observe(views[1], views[2])
     return objective
@@ -250,41 +261,72 @@ def test_a_one_stage_head_weighs_its_background_three_to_one():
     close(term(s, t, batch)["dense"], each[0] / 4 + 3 / 4 * sum(each[1:]) / 40)
 
 
-# Ablations
+# Ablations, as the studies have them
+
+CLASS, BOX, HINT = "soft-class", "bounded-box", "hint"
+FOCAL = {"fgd.foreground", "fgd.background", "fgd.attention"}
+ROWS = {  # by study, scale and run: of each row the parts that distil (of terms with heads: one of each head)
+    ("chen2017", "cpu", "part-"): {
+        "CLS": {CLASS}, "CLS-W": {CLASS}, "CLS-W-union": {CLASS}, "L2": {BOX}, "L2-B": {BOX},
+        "Hints": {HINT}, "Hints-A": {HINT}, "all": {CLASS, BOX, HINT},
+    },
+    ("fgd", "cpu", "parts-fcos-"): {
+        "focal": FOCAL, "global": {"fgd.global"},
+        "only-foreground": {"fgd.foreground"}, "only-background": {"fgd.background"},
+        "only-attention": {"fgd.attention"},
+        "without-foreground": {"fgd.background", "fgd.attention", "fgd.global"},
+        "without-background": {"fgd.foreground", "fgd.attention", "fgd.global"},
+        "without-attention": {"fgd.foreground", "fgd.background", "fgd.global"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ablations():
+    """By study, of each row of its ablation the terms of the run."""
+    return {
+        study: {
+            cell.group.removeprefix(arm): cell.config.terms
+            for cell in cells(load_study(study), scale)
+            if cell.group.startswith(arm)
+        }
+        for study, scale, arm in ROWS
+    }
 
 
 @of(False)
-def test_a_row_of_an_ablation_has_the_parts_that_it_names_and_no_others(pair):
+def test_a_row_of_an_ablation_has_the_parts_that_it_names_and_no_others(pair, ablations):
     _, _, views = pair
     heads = tuple(views[1].rows)
-    parts = {
-        "CLS": {f"soft-class.{head}" for head in heads},
-        "L2": {f"bounded-box.{head}" for head in heads},
-        "Hints": {"hint"},
-        "focal": {"fgd.foreground", "fgd.background", "fgd.attention"},
-        "global": {"fgd.global"},
-        "only attention": {"fgd.attention"},
-        "without attention": {"fgd.foreground", "fgd.background", "fgd.global"},
-    }
-    for method, rows in ABLATIONS.items():
-        own = objective_of("none", views).names
-        for row, overrides in rows.items():
-            objective = objective_of(method, views, **overrides)
-            wanted = parts.get(row.removesuffix("-W").removesuffix("-B").removesuffix("-A"))
-            if wanted is not None:
-                assert set(objective.names) - set(own) == wanted
-                soft = row.startswith("CLS")
-                assert objective.terms["detection"].classification == (0.5 if soft else 1.0)
-        assert objective.names == objective_of(method, views).names  # the last row is the method
+    own = objective_of("none", views).names
+    for (study, _, _), wanted in ROWS.items():
+        assert ablations[study].keys() == wanted.keys()
+        for row, terms in ablations[study].items():
+            if row.endswith("-union"):
+                continue  # of proposals; tests/detection/test_proposals.py
+            objective = built(terms, views)
+            of_heads = {f"{part}.{head}" for part in wanted[row] & {CLASS, BOX} for head in heads}
+            assert set(objective.names) - set(own) == of_heads | wanted[row] - {CLASS, BOX}, row
+            # Where there are no soft labels the hard ones have their whole weight.
+            assert objective.terms["detection"].classification == (0.5 if CLASS in wanted[row] else 1.0), row
+
+
+def test_forms_of_a_part_are_those_of_the_paper(ablations):
+    table = ablations["chen2017"]
+    assert [table[row]["soft-class"]["background_weight"] for row in ("CLS", "CLS-W", "CLS-W-union")] == [1, 1.5, 1.5]
+    assert [table[row]["soft-class"]["proposals"] for row in ("CLS-W", "CLS-W-union")] == ["student", "union"]
+    assert [table[row]["bounded-box"]["kind"] for row in ("L2", "L2-B")] == ["mimic", "bounded"]
+    assert [table[row]["hint"]["adapter"] for row in ("Hints", "Hints-A")] == ["needed", "always"]
+    assert table["all"] == resolve("chen2017")
+    assert all(terms["fgd"]["normalize"] and terms["fgd"]["weight"] == 1 for terms in ablations["fgd"].values())
 
 
 @of(False)
-def test_forms_of_a_part_in_an_ablation_are_different_losses(pair):
+def test_forms_of_a_part_in_an_ablation_are_different_losses(pair, ablations):
     _, _, views = pair
-    table = ABLATIONS["chen2017"]
     for plain, better in (("CLS", "CLS-W"), ("L2", "L2-B"), ("Hints", "Hints-A")):
         values = []
         for row in (plain, better):
-            objective = objective_of("chen2017", views, **table[row])
+            objective = built(ablations["chen2017"][row], views)
             values.append(objective(*views)[~torch.tensor(objective.task)].sum())
         assert values[0] != values[1]

@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import t
 
 from kdscope.demo import _detectors
-from kdscope.detection.methods.ablations import ABLATIONS
 from kdscope.detection.methods.presets import resolve
 from kdscope.errors import KDScopeError
 from kdscope.study import cells, load_study
@@ -39,15 +38,12 @@ def test_studies_of_detectors_share_their_runs():
         assert ours[name].key == theirs[f"{name}-fcos"].key
 
 
-@pytest.mark.parametrize(
-    ("study", "scale", "method", "arm"),
-    [("chen2017", "paper", "chen2017", "part-{}"), ("fgd", "cpu", "fgd-normalised", "parts-fcos-{}")],
-)
-def test_the_rows_of_an_ablation_are_those_of_the_method(study, scale, method, arm):
-    found = groups(study, scale)
-    for row, settings in ABLATIONS[method].items():
-        name = "fgd-fcos" if (study, row) == ("fgd", "all") else arm.format(row.replace(" ", "-"))
-        assert found[name].config.terms == resolve(method, settings), row
+def test_what_inherits_has_a_uniform_control_and_one_that_learns_from_boxes_alone():
+    found = groups("fgd", "cpu")
+    for run, method in (("inheriting", "fgd-normalised"), ("inheriting-mimicry", "mimicry"), ("inherited", "none")):
+        config = found[f"{run}-fcos"].config
+        assert config.terms == resolve(f"{method}+inherit")
+        assert config.epochs == found["fgd-fcos"].config.epochs
 
 
 def test_official_recipe_of_fgd():
