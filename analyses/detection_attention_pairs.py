@@ -14,7 +14,8 @@ from kdscope.analyses.detection_maps import EVERY, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.attention_gap import attention_gap
 from kdscope.detection.measures.feature_error import REGIONS, by_region, feature_error
-from kdscope.detection.measures.resampling import Score, image_weights
+from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.resampling import ratio
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
 
@@ -58,7 +59,7 @@ def pair_findings(
         of_cell = {pair: {cell: results[cell]} for pair, results in measured.items() if cell in results}
         framed = in_frames(every, of_cell, confidence, DIRECTIONS)
         found += [(cell, finding, str(finding.pair.b.seed)) for finding in framed]
-        found += [(cell, finding, "all") for finding in over_groups(framed, confidence)]
+        found += [(cell, finding, "all") for finding in over_groups(framed, confidence, ranges=RANGES)]
     return found, notes
 
 
@@ -94,13 +95,12 @@ def ratios(values: Mapping[Cell, np.ndarray], confidence: float = 0.95) -> dict[
         if cell.measure == "gap-foreground":
             both = above, values[cell._replace(measure="gap-background")]
             there = ~np.isnan(both[0]) & ~np.isnan(both[1])
-            weights = image_weights(int(there.sum())) if there.sum() > 1 else np.zeros((0, int(there.sum())))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                draws = (weights @ both[0][there]) / (weights @ both[1][there])
-                value = both[0][there].sum() / both[1][there].sum()
-            low, high = Score(float(value), draws).interval(confidence)
+            score = ratio(*(np.where(there, each, 0.0) for each in both))
+            low, high = score.interval(confidence) if there.sum() > 1 else (np.nan, np.nan)
             found[cell._replace(measure="gap-ratio")] = Result(
-                "gap-ratio", float(value), None, int(there.sum()), low, high, source="Yang et al., CVPR 2022"
+                *("gap-ratio", score.value, None, int(there.sum()), low, high),
+                source="Yang et al., CVPR 2022",
+                draws=score.draws,
             )
     return found
 

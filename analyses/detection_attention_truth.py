@@ -17,6 +17,7 @@ from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight
 from kdscope.analyses.detection_maps import EVERY, SIZES, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.detection.measures.attention_boxes import by_kind
+from kdscope.detection.measures.ranges import RANGES
 from kdscope.measures.result import Result
 
 TRUTH = {"energy-in-boxes": "energy", "lift": "lift", "auroc": "auroc", "area-matched-iou": "iou"}
@@ -81,6 +82,7 @@ def _groups(framed: Sequence[Finding], confidence: float) -> list[Finding]:
     return over_groups(
         [replace(f, pair=Pair(f.pair.pair, Party(f.pair.b.subjects[:1], "truth"), f.pair.b)) for f in framed],
         confidence,
+        ranges=RANGES,
     )
 
 

@@ -14,10 +14,11 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Pair
 from kdscope.analyses.detection import cast_of, ordered
 from kdscope.analyses.detection_agreement import compared_pairs
+from kdscope.analyses.detection_lines import all_seeds, line_of
 from kdscope.analyses.detection_views import LEVELS
 from kdscope.analyses.detection_words import patch_notes, patch_short
 from kdscope.detection.matching import match
-from kdscope.detection.measures.resampling import Score, image_weights, mean_score, over_trainings, precisions
+from kdscope.detection.measures.resampling import Score, image_weights, mean_score, precisions
 from kdscope.detection.measures.shapley import shapley, subsets
 from kdscope.detection.patch import named
 from kdscope.detection.stored import found_in, objects_in
@@ -59,7 +60,8 @@ def detection_patch_in(
 
     Returns:
         A report whose table has, besides the shared columns: by and part; measure "ap-lost" (Shapley's value of a part;
-        "all": their sum) and "patched-ap" (of the teacher's head where the parts, joined by "+", are the student's).
+        "all": their sum), whose gain is by how much less is lost than by the student alone, and "patched-ap" (of the
+        teacher's head where the parts, joined by "+", are the student's).
 
     Raises:
         KDScopeError: a network that classifies images, maps that do not fit in each other's place, an unknown `by`.
@@ -98,47 +100,40 @@ def _rows(roles: Cast, split: str, kind: str, confidence: float, said: list[str]
         scores[pair.key], images = losses(cache), len(cache)
         groups.setdefault((pair.pair, pair.a.groups, pair.b.groups), []).append(pair)
     for members in groups.values():
-        for some in [*([members] if len(members) > 1 else []), *([pair] for pair in members)]:
-            rivals = [_rival(pair, every, scores) for pair in some]
-            for measure, part in scores[some[0].key]:
-                score = over_trainings([scores[pair.key][measure, part] for pair in some])
-                gap = None
-                if measure == "ap-lost" and None not in rivals:
-                    gap = over_trainings(
-                        [
-                            scores[pair.key][measure, part].minus(rival[measure, part])
-                            for pair, rival in zip(some, rivals, strict=True)
-                        ]
-                    )
-                yield _row(roles, some, score, gap, confidence) | {
-                    "measure": measure, "part": part, "by": kind, "n": images,
-                    "floor": score.value - gap.value if gap else None,
-                    "control": "floor: student alone" if gap else "",
-                }  # fmt: skip
+        for measure, part in scores[members[0].key]:
+            own = [
+                line_of(
+                    measure, scores[pair.key][measure, part], images,
+                    _about(roles, pair) | {"part": part, "by": kind}, confidence=confidence,
+                    **(_floor(roles, pair, every, scores, part) if measure == "ap-lost" else {}),
+                )
+                for pair in members
+            ]  # fmt: skip
+            named = {"a": own[0].about["a_group"], "b": own[0].about["group"]}
+            yield from ([all_seeds(own, named, confidence).row()] if len(own) > 1 else [])
+            yield from (line.row() for line in own)
 
 
-def _rival(
-    pair: Pair, every: Sequence[Pair], scores: Mapping[tuple, dict[tuple[str, str], Score]]
-) -> dict[tuple[str, str], Score] | None:
+def _floor(
+    roles: Cast, pair: Pair, every: Sequence[Pair], scores: Mapping[tuple, dict[tuple[str, str], Score]], part: str
+) -> dict[str, Any]:
     """The student alone in the place of the same teacher's maps."""
     if pair.pair == ALONE or pair.baseline is None:
-        return None
+        return {}
     fits = [p for p in every if p.pair == ALONE and p.a.key == pair.a.key and p.b.key == pair.baseline.key]
-    return scores.get(fits[0].key) if fits else None
+    if not fits or fits[0].key not in scores:
+        return {}
+    control = f"floor: student alone ({roles.group_name(pair.baseline)})"
+    return {"floor": scores[fits[0].key]["ap-lost", part], "control": control}
 
 
-def _row(roles: Cast, some: Sequence[Pair], score: Score, gap: Score | None, confidence: float) -> dict[str, Any]:
-    pair, several = some[0], len(some) > 1
-    name, b = roles.group_name if several else roles.name, pair.b.subjects[0]
-    low, high = score.interval(confidence)
-    gain_low, gain_high = gap.interval(confidence) if gap else (None, None)
+def _about(roles: Cast, pair: Pair) -> dict[str, Any]:
+    b = pair.b.subjects[0]
     return {
-        "a": name(pair.a), "b": name(pair.b), "pair": pair.pair, "group": roles.group_name(pair.b),
+        "a": roles.name(pair.a), "b": roles.name(pair.b), "pair": pair.pair, "group": roles.group_name(pair.b),
         "a_group": roles.group_name(pair.a), "method": b.method, "architecture": b.architecture,
         "role": "student" if pair.pair != ALONE else "independent-student",
-        "seed": "all" if several else ("" if b.seed is None else str(b.seed)), "seeds": len(some), "value": score.value,
-        "ci_low": low, "ci_high": high, "gain": gap.value if gap else None, "gain_low": gain_low,
-        "gain_high": gain_high,
+        "seed": "" if b.seed is None else str(b.seed), "seeds": 1,
     }  # fmt: skip
 
 

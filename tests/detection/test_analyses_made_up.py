@@ -279,6 +279,27 @@ def test_attention_and_errors_are_those_of_the_regions(cast_of_five):
     assert one(pairs, measure="gap-foreground").value == one(pairs, measure="gap-background").value == 0
 
 
+def test_the_ratio_of_gaps_has_a_gain_with_the_interval_of_both(cast_of_five, monkeypatch):
+    maps = {"teacher": 3.0, "copy-seed0": 2.0, "copy-seed1": 2.5}
+    caches = {name: network(every_object(), attention=value) for name, value in maps.items()}
+    alone = network(every_object())
+    own = np.arange(IMAGES)[:, None, None] % 3 == 0  # a third of the images the student alone sees as its teacher does
+    for stride in STRIDES:
+        name = f"maps/attention/{stride}"
+        alone.array(name)[:] = np.where(own, caches["teacher"].array(name) * 1.1, 1.0)
+    caches |= dict.fromkeys(("alone-seed0", "alone-seed1"), alone)
+    monkeypatch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
+    table = run_analysis("detection-attention", cast_of_five, temperature=1.0, untrained=False).table
+    table = table[(table["measure"] == "gap-ratio") & (table["layer"] == "stride 8") & (table["area"] == "all")]
+    for seed in ("0", "all"):
+        row = one(table, pair="teacher-student", seed=seed)
+        floor = one(table, pair=ALONE, seed=seed)
+        assert row.floor == pytest.approx(floor.value)
+        assert row.gain == pytest.approx(row.value - row.floor)
+        assert row.gain_low <= row.gain <= row.gain_high
+        assert row.ci_low >= 0
+
+
 def test_shares_of_the_error_add_up_to_one(cast_of_five):
     table = run_analysis("detection-attention", cast_of_five).table
     floor = table[(table["pair"] == "floor:independent-student") & (table["seed"] == "0")]
@@ -331,8 +352,11 @@ def test_what_one_part_costs_is_its_own_and_parts_add_up(costly):
 def test_patch_in_compares_with_the_student_alone(cast_of_five):
     table = run_analysis("detection-patch-in", cast_of_five, by="regions").table
     own = table[(table["measure"] == "ap-lost") & (table["b"] == "copy")].set_index("part")
-    assert own.loc["ring", "value"] == own.loc["ring", "gain"] == pytest.approx(1 - HALF_RECALL)
-    assert own.loc["fg", "gain"] == pytest.approx(HALF_RECALL - 1)
+    # Less that is lost is a gain: here all of it in the ring, and of the student alone on the objects.
+    assert own.loc["ring", "value"] == pytest.approx(1 - HALF_RECALL)
+    assert own.loc["ring", "gain"] == pytest.approx(HALF_RECALL - 1)
+    assert (own.loc["fg", "floor"], own.loc["fg", "gain"]) == (pytest.approx(1 - HALF_RECALL),) * 2
+    assert set(own["control"]) == {"floor: student alone (alone)"}
     assert own.loc["all", "gain"] == pytest.approx(0)
 
 

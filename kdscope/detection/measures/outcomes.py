@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
 def outcomes(
     teacher: np.ndarray, alone: np.ndarray, distilled: np.ndarray, image: np.ndarray, images: int | None = None
 ) -> dict[str, Outcome]:
-    """The shares of `OUTCOMES`; images are resampled, whose objects are not independent, the same ones for all networks.
+    """The shares of `OUTCOMES`; images are resampled, whose objects are not independent, the same for all networks.
 
     Args:
         teacher, alone, distilled: bool [M], which objects each found.

@@ -1,4 +1,4 @@
-"""What the numbers of detectors can be: where intervals of a few trainings end, since Student's t knows nothing of it."""
+"""What the numbers of detectors can be: where intervals of a few trainings end, for Student's t knows no ends."""
 
 import math
 
