@@ -1,6 +1,7 @@
 """The training loop, in the order in which things happen: data, networks, run directory, loop, log, save."""
 
 import contextlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +178,9 @@ def _due(session: Session) -> bool:
 def keep_best(session: Session, row: dict[str, Any]) -> None:
     """Keep the weights of the best epoch so far, where a held-out part of train can tell which that is."""
     progress, score = session.progress, row.get(f"validation_{session.task.score}")
-    if score is not None and (progress.best is None or score > progress.best["score"]):
+    if score is None or math.isnan(score):  # which is no score, and above which none would be
+        return
+    if progress.best is None or score > progress.best["score"]:
         progress.best = {"epoch": row["epoch"], "score": score}
         if session.fabric.is_global_zero:
             models.save_weights(session.checkpoint.with_name("best.safetensors"), session.learner.student)

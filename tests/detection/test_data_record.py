@@ -1,11 +1,15 @@
 """Objects in flat arrays against plain loops over images."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdscope.data.chance import permutation
 from kdscope.detection.data import Objects, load
+from kdscope.detection.data.record import hold_out
 from kdscope.errors import KDScopeError
 
 
@@ -36,6 +40,19 @@ def test_images_stay_when_their_objects_are_left_out(counts):
     assert single.counts.tolist() == [(n + 1) // 2 for n in counts]
     assert single.boxes[:, 1].tolist() == [k for n in counts for k in range(0, n, 2)]
     assert single.offsets.dtype == torch.int64
+
+
+@pytest.mark.parametrize(("empty", "what"), [(slice(0, 4), "it takes"), (slice(4, 8), "are left")])
+def test_a_part_without_an_object_is_not_held_out(empty, what):
+    """A crowd is none; what is scored on nothing has no score."""
+    data = load("scenes:8:128:1")
+    held = hold_out(data, 0.5)
+    assert (len(held.train), len(held.validation)) == (4, 4)
+    order = permutation(0, 0, 8)[empty]
+    crowd = torch.isin(data.train.objects.image, order)
+    train = replace(data.train, objects=replace(data.train.objects, crowd=crowd))
+    with pytest.raises(KDScopeError, match=rf"validation=0.5: in the 4 training images of scenes:8:128:1 that {what} "):
+        hold_out(replace(data, train=train), 0.5)
 
 
 def test_splits_by_name_and_what_changes_a_fingerprint():

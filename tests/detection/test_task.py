@@ -10,7 +10,7 @@ from kdscope.detection import models
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.evaluate import detect, scored
 from kdscope.detection.methods.presets import DETECTION_METHODS
-from kdscope.detection.task import HeldOut
+from kdscope.detection.task import Detection, HeldOut
 from kdscope.errors import KDScopeError
 from kdscope.models import weights_hash
 from kdscope.run import Run
@@ -66,6 +66,19 @@ def test_the_summary_is_of_the_epoch_that_the_held_out_part_chose(distilled):
     assert (summary["epoch"], summary["rule"]) == (best, "best on validation")
     assert all(summary[key] == distilled.metrics[best - 1][key] for key in ("test_ap", "test_ap50", "test_ar", "loss"))
     assert (len(distilled.dataset().train), len(distilled.dataset().validation)) == (12, 4)
+
+
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path, monkeypatch):
+    values = iter((float("nan"), 0.2, 0.1, float("nan"), 0.3, 0.4))
+
+    def evaluate(self, fabric, network, batches):
+        numbers = dict.fromkeys(("ap50", "ap75", "ar"), 0.0)
+        return numbers | {"ap": next(values) if batches.split.name == "validation" else 0.5}
+
+    monkeypatch.setattr(Detection, "evaluate", evaluate)
+    options = STUDENT | {"data": "scenes:8:128:1", "batch_size": 4, "epochs": 4, "eval_every": 1, "validation": 0.5}
+    summary = kdscope.train(tmp_path / "run", **options).summary
+    assert (summary["epoch"], summary["rule"]) == (2, "best on validation")
 
 
 def test_what_is_saved_is_a_plain_detector(distilled):

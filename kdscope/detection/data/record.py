@@ -206,7 +206,7 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
     """`dataset` with a random part of train as its validation split.
 
     Raises:
-        KDScopeError: a fraction outside 0 <= fraction < 1, or one that leaves no image on a side.
+        KDScopeError: a fraction outside 0 <= fraction < 1, or one that leaves no image or no object on a side.
     """
     if not 0 <= fraction < 1:
         raise KDScopeError(f"validation={fraction:g} is not a fraction of train; give 0 <= validation < 1, such as 0.1")
@@ -218,10 +218,15 @@ def hold_out(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
             f"validation={fraction:g} takes {count} of the {len(dataset.train)} training images of {dataset.name}"
         )
     order = permutation(seed, 0, len(dataset.train))
-    parts = vars(dataset) | {
-        "train": dataset.train.subset(order[count:].sort().values),
-        "validation": dataset.train.subset(order[:count].sort().values, "validation"),
-    }
+    train = dataset.train.subset(order[count:].sort().values)
+    validation = dataset.train.subset(order[:count].sort().values, "validation")
+    for what, part in (("it takes", validation), ("are left", train)):
+        if bool(part.objects.crowd.all()):
+            raise KDScopeError(
+                f"validation={fraction:g}: in the {len(part)} training images of {dataset.name} that {what} there is "
+                "no object to be found; take another fraction"
+            )
+    parts = vars(dataset) | {"train": train, "validation": validation}
     parts.pop("fingerprint", None)  # of the whole, if it was asked for
     return DetectionDataset(**parts)
 
