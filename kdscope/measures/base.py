@@ -25,6 +25,11 @@ INVARIANCES = {
     "rotation": "any orthogonal map of the features of either network, into more dimensions too",
     "scale": "one positive factor on all features of either network",
     "shift": "one vector added to the features of all images, another for each network",
+    "common-scale": "one positive factor on the features of both networks",
+    "detection-order": "the order in which the detections of an image are listed",
+    "box-scale": "one factor on all boxes and images",
+    "scores": "any increasing map of all scores of a network",
+    "row-order": "the order of anchors, places or proposals",
 }
 NEEDS = ("labels", "baseline_logits")
 

@@ -1,13 +1,15 @@
-"""Cards: what stands behind a number of the report. Those of the measures come from `kdscope.measures` itself."""
+"""Cards: what stands behind a number of the report. Those of the measures come from where these are defined."""
 
 import inspect
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
+from kdscope.detection.measures.cards import CARDS
 from kdscope.measures import MEASURES
 from kdscope.measures.base import INVARIANCES
-from kdscope.report.detection_cards import DETECTION
+from kdscope.measures.base import Card as MeasureCard
 from kdscope.report.payload import Card
 
 # Numbers of analyses that are no measure of two networks: (name, unit, direction, definition).
@@ -44,13 +46,7 @@ OTHERS = {
     "pearson": ("Pearson's r", "correlation", "none", "Linear correlation over runs; r again within groups beside it."),
     "epochs": ("Epochs", "epochs", "none", "Epochs of the main training that were finished."),
     "seconds": ("Seconds of training", "s", "none", "Wall-clock time of training; other work on the machine counts."),
-    "ap": ("Average precision", "share", "none", "COCO's: the mean over classes and over IoU 0.50 to 0.95."),
-    "ap50": ("AP at IoU 0.5", "share", "none", "COCO's average precision where half an overlap counts as found."),
-    "ap75": ("AP at IoU 0.75", "share", "none", "COCO's average precision where an overlap of 0.75 counts as found."),
-    "ar": ("Average recall", "share", "none", "COCO's: recall at the largest number of detections, mean over IoU."),
-    "ap-difference": ("Difference of APs", "share", "none", "AP of b less that of a, on the same images and seeds."),
     "accuracy-sd": ("Standard deviation over seeds", "points", "none", "Of the accuracies (or APs) in % of the seeds."),
-    **DETECTION,
 }
 NAMES = {"cka/kornblith2019": "Biased linear CKA (kornblith2019)"}  # what the title of the sound one would belie
 
@@ -71,10 +67,14 @@ def card(name: str, source: str = "") -> Card:
     ('0 to 1', 'higher is more alike')
     >>> card("cka").name, card("cka/kornblith2019").name
     ('Debiased linear CKA', 'Biased linear CKA (kornblith2019)')
+    >>> card("harm").direction, card("auroc/image-size").name, card("auroc").null
+    ('lower is better', 'AUROC of attention (image-size)', '0.5')
     """
     measure, _, definition = name.partition("/")
     if measure in MEASURES:
         return _of_measure(name, measure, definition or "kdscope")
+    if measure in CARDS:
+        return _of_detectors(name, measure, definition)
     if measure in OTHERS:
         title, unit, direction, text = OTHERS[measure]
         return Card(name, title, text, unit, direction=_direction(direction), source=source)
@@ -100,17 +100,31 @@ def _of_measure(name: str, measure: str, definition: str) -> Card:
     about, defined = kind.card, kind.definitions.get(definition)
     text = inspect.getdoc(inspect.getmodule(kind)) or ""
     defect = f" Of this definition: {defined.defect}." if defined and defined.defect else ""
+    named = about.title if definition == "kdscope" else NAMES.get(name, f"{about.title} ({definition})")
+    source = defined.citation if defined else about.citation
+    return _told(about, name, named, _first(inspect.getdoc(kind)) + defect, source, text=_first(text))
+
+
+def _of_detectors(name: str, measure: str, definition: str) -> Card:
+    about = CARDS[measure]
+    named = f"{about.title} ({definition})" if definition else about.title
+    made = _told(about, name, named, about.text, about.citation)
+    return replace(made, direction=_direction(about.direction, about.against))
+
+
+def _told(about: MeasureCard, name: str, named: str, definition: str, source: str, text: str = "") -> Card:
+    """What the card of a measure says."""
     return Card(
         id=name,
-        name=about.title if definition == "kdscope" else NAMES.get(name, f"{about.title} ({definition})"),
-        definition=_first(inspect.getdoc(kind)) + defect,
+        name=named,
+        definition=definition,
         unit=about.unit,
         range=" to ".join(map(_number, about.range)),
         direction=_direction(about.direction),
         null="depends on the data: see the floors" if about.null is None else _number(about.null),
-        source=defined.citation if defined else about.citation,
+        source=source,
         invariances=[INVARIANCES[each] for each in about.invariances],
-        text=_first(text),
+        text=text,
     )
 
 
@@ -120,8 +134,9 @@ def _first(text: str | None) -> str:
     return re.sub(r" \(`[^`]*`\)", "", paragraph).replace("`", "")  # where it is in the code is no news here
 
 
-def _direction(direction: str) -> str:
-    return {"higher": "higher is more alike", "lower": "lower is more alike"}.get(direction, "says nothing of likeness")
+def _direction(direction: str, against: str = "teacher") -> str:
+    what = "better" if against == "truth" else "more alike"
+    return f"{direction} is {what}" if direction in ("higher", "lower") else "says nothing of likeness"
 
 
 def _number(value: float) -> str:
