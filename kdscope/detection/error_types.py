@@ -8,12 +8,12 @@ the first two kinds stands for. What a kind costs is the AP that is gained where
 and boxes become right (once for each object), the others vanish, missed objects are not asked for.
 
 Kinds and their numbers are those of the authors' code (tidecv 1.0.1; with crowds, it counts what its own AP ignores as
-errors). The costs are the paper's. From these the code departs in three things, as `definition="code"` does: of the
-errors of localisation *and* classification that stand for one object it mends the best alone, so that mending one kind
-leaves out an object whose best error is of the other; a class without objects counts as an AP of 0 if something was
-found of it, and so does one whose objects were all missed and are asked for no more, so that AP is not COCO's; a cost
-below 0 is told as 0. In thirty random sets without crowds it gives the code's numbers to 1e-12, after recall is read at
-COCO's points there (they differ in the last bit).
+errors). A cost is that of one kind alone, the others left as they are. From this the code departs in three things, as
+`definition="code"` does: of the errors of localisation *and* classification that stand for one object it mends the best
+alone, so that mending one kind leaves out an object whose best error is of the other; a class without objects counts as
+an AP of 0 if something was found of it, and so does one whose objects were all missed and are asked for no more, so
+that AP is not COCO's; a cost below 0 is told as 0. In thirty random sets without crowds it gives the code's numbers to
+1e-12, after recall is read at COCO's points there (they differ in the last bit).
 """
 
 from collections.abc import Sequence
