@@ -119,7 +119,7 @@ def caveats(table: pd.DataFrame, members: Mapping[str, Sequence[Subject]]) -> li
     elif fewest == 2:
         said.append("two seeds: chance passes the test more often than it should (up to 11 % of the time for 5 %)")
     if 1 < fewest < 5:
-        said.append("fewer than five seeds: the intervals of the accuracies are rough")
+        said.append("fewer than five seeds: the intervals of the accuracies are wide")
     return said
 
 

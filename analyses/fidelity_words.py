@@ -106,7 +106,7 @@ def _caveats(rows: pd.DataFrame) -> list[str]:
     if (agreement["seeds"] == 1).any():
         said.append("students of one seed: their intervals are over images, and say nothing of another training")
     if ((agreement["seeds"] > 1) & (agreement["seeds"] < 5)).any():
-        said.append("fewer than five seeds: the intervals over seeds and images are rough")
+        said.append("fewer than five seeds: the intervals over seeds and images are wide")
     return said
 
 
