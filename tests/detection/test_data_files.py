@@ -171,6 +171,18 @@ def test_folders_that_are_not_what_they_should_be(tmp_path):
         load(f"coco:{root}")
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_an_image_of_another_size_is_found_before_anything_is_decoded(tmp_path, broken):
+    content = coco_content(NAMES, GOOD)
+    root = coco_tree(tmp_path, content | {"images": [*content["images"][:2], content["images"][2] | {"width": 60}]})
+    said = r"train2017/c.png has 30 x 20 pixels and its annotations are for 60 x 20$"
+    if broken:
+        (root / "train2017" / "c.png").write_bytes(b"no image")
+        said = r"train2017/c.png is not an image that can be read: "
+    with pytest.raises(KDScopeError, match=said):
+        load(f"coco:{root}")
+
+
 def test_voc_counts_pixels_from_one(tmp_path):
     data = load(f"voc:{voc_tree(tmp_path)}")
     assert data.classes == ("cat", "dog")

@@ -92,7 +92,7 @@ def read_split(
 
     Raises:
         KDScopeError: a record without what it needs, an image or category that is not there, numbers that are none, a
-            file without any object.
+            file without any object, images of other sizes (of 64; of the others when they are read).
     """
     path = source.annotations
     images, annotations = content["images"], content["annotations"]
@@ -143,6 +143,7 @@ def read_split(
     if empty := int((counts == 0).sum()):
         notes.append(f"{path}: {empty} of {len(ids)} images have no objects")
     stored = DetectionImages(source.images, files, torch.from_numpy(sizes))
+    stored.check()
     return DetectionSplit(name, stored, objects, torch.from_numpy(ids)), notes
 
 

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdscope.data.decoding import rgb
+from kdscope.data.decoding import image_size, rgb
 from kdscope.errors import KDScopeError
+
+LOOKED_AT = 64  # files whose size is looked at before anything is decoded
 
 
 class DetectionImages:
@@ -51,11 +53,25 @@ class DetectionImages:
         """
         return [self._read(position) for position in index.tolist()]
 
+    def check(self, count: int = LOOKED_AT) -> None:
+        """Look at the sizes of `count` files, evenly spread: annotations of images that were resized since are found
+        before a run begins, at the cost of a few headers. All are looked at when they are decoded.
+
+        Raises:
+            KDScopeError: as reading does.
+        """
+        for position in torch.linspace(0, len(self) - 1, min(count, len(self))).long().tolist():
+            self._has(position, image_size(self.path(position)))
+
     def _read(self, position: int) -> Tensor:
-        path = self.path(position)
-        pixels = np.array(rgb(path)).transpose(2, 0, 1)
-        height, width = self.sizes[position].tolist()
-        if pixels.shape[1:] != (height, width):
-            found = f"{pixels.shape[2]} x {pixels.shape[1]}"
-            raise KDScopeError(f"{path} has {found} pixels and its annotations are for {width} x {height}")
+        pixels = np.array(rgb(self.path(position))).transpose(2, 0, 1)
+        self._has(position, pixels.shape[1:])
         return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    def _has(self, position: int, found: tuple[int, int]) -> None:
+        height, width = self.sizes[position].tolist()
+        if tuple(found) != (height, width):
+            raise KDScopeError(
+                f"{self.path(position)} has {found[1]} x {found[0]} pixels and its annotations are for "
+                f"{width} x {height}"
+            )
