@@ -106,7 +106,11 @@ class Detection:
             raise KDScopeError("--compile is for classifiers: what a detector does depends on what is in an image")
         if len(config.teachers) > 1:
             raise KDScopeError(f"a detector learns from one teacher, not from {len(config.teachers)}")
-        check_rule(config.gradients or "sum")
+        if config.ensemble != Config().ensemble or any(teacher.weight != 1 for teacher in config.teachers):
+            raise KDScopeError("a detector has one teacher at most; leave out ensemble, and the weight of a teacher")
+        if config.model.checkpoint_share != 1:
+            raise KDScopeError("model.checkpoint_share is for classifiers; a detector starts from all of a checkpoint")
+        check_rule(config.gradients or "sum", config.precision)
         terms = resolve(config.method, config.terms)
         return config.model_copy(update={"terms": terms, "gradients": config.gradients or "sum"})
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kdscope.errors import unknown
+from kdscope.errors import KDScopeError, unknown
 from kdscope.registry import Registry
 
 Gradients = Sequence[Tensor | None]
@@ -117,7 +117,9 @@ def _scaled(task: Gradients, transfer: Gradients, factor: Callable[[Tensor, Tens
     return combined
 
 
-def check_rule(name: str) -> None:
-    """Raise for a rule that is none, with the nearest."""
+def check_rule(name: str, precision: str) -> None:
+    """Raise for a rule that is none, with the nearest, or that the precision of the config makes meaningless."""
     if name != "sum" and name not in GRADIENTS:
         raise unknown("gradients", name, ["sum", *GRADIENTS])
+    if name != "sum" and precision == "16":
+        raise KDScopeError(f"gradients {name!r} compares the sizes of gradients, which --precision 16 scales; use bf16")

@@ -106,9 +106,7 @@ def _blend(network: nn.Module, drawn: dict[str, torch.Tensor], share: float) -> 
 
 def _rule(config: Config) -> str:
     rule = config.gradients or one_of(config.method, "gradients", "sum")
-    check_rule(rule)
-    if rule != "sum" and config.precision == "16":
-        raise KDScopeError(f"gradients {rule!r} compares the sizes of gradients, which --precision 16 scales; use bf16")
+    check_rule(rule, config.precision)
     return rule
 
 

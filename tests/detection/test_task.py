@@ -15,6 +15,7 @@ from kdscope.errors import KDScopeError
 from kdscope.models import weights_hash
 from kdscope.run import Run
 from kdscope.training.loop import checked
+from kdscope.training.prepare import written_out
 from kdscope.training.stop import Interrupted, StopSignal
 
 SIZE = {"min_size": 64}  # of the images of 128 pixels, so that a step takes a hundredth of a second
@@ -229,12 +230,26 @@ def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
         ({"model": "resnet20"}, "unknown detector 'resnet20'"),
         ({"compile": True}, "--compile is for classifiers"),
         ({"gradients": "fgd"}, "unknown"),
+        ({"ensemble": "mean-loss"}, "a detector has one teacher at most; leave out ensemble"),
+        ({"teachers": [{"model": "torchvision:fcos_resnet50_fpn", "weight": 2.0}]}, "leave out ensemble, and the weight"),
+        (
+            {"model": {"name": "fcos_resnet10_w8", "checkpoint_share": 0.5}},
+            "checkpoint_share is for classifiers; a detector starts from all of a checkpoint",
+        ),
     ],
 )
 def test_what_a_detector_has_not_is_said_in_one_line(tmp_path, options, message):
     with pytest.raises(KDScopeError, match=message):
         kdscope.train(tmp_path / "run", **STUDENT | options)
     assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("data", ["scenes:8", "digits:8"])
+def test_rules_of_gradients_do_not_go_with_scaled_ones(data):
+    settings = {"data": data, "method": "at", "teachers": [{"model": "torchvision:any"}], "gradients": "clip"}
+    assert written_out(api.settings(**settings, precision="bf16")).gradients == "clip"
+    with pytest.raises(KDScopeError, match="gradients 'clip' compares the sizes of gradients, which --precision 16"):
+        written_out(api.settings(**settings, precision="16"))
 
 
 def test_a_teacher_must_be_a_detector_of_the_same_classes(tmp_path, tiny_teacher, teacher):
