@@ -12,17 +12,13 @@ from kdscope.analyses.detection_views import LEVELS, Seen, as_result
 from kdscope.detection.data.record import Objects
 from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import detection_agreement
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.measures.found import Found
-from kdscope.detection.measures.ranges import RANGES
 from kdscope.detection.measures.resampling import RESAMPLES, Score, image_weights, mean_score, precisions
 from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
 
 ALONE = "floor:independent-student"
-DIRECTIONS = {
-    **{"agree-f1": "higher", "agree-f1-any-class": "higher", "label-agreement": "higher", "box-iou": "higher"},
-    **{"score-gap": "lower", "fidelity-ap": "higher"},
-}
 FIELDS = {
     **{"agree-f1": "f1", "agree-f1-any-class": "f1_any_class", "label-agreement": "same_label", "box-iou": "iou"},
     **{"score-gap": "score_gap"},

@@ -13,8 +13,8 @@ from kdscope.analyses.detection_dense import PAIRS, beside
 from kdscope.analyses.detection_maps import EVERY, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.attention_gap import attention_gap
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.measures.feature_error import REGIONS, by_region, feature_error
-from kdscope.detection.measures.ranges import RANGES
 from kdscope.detection.measures.resampling import ratio
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
@@ -22,10 +22,6 @@ from kdscope.measures.result import Result
 FLOORS = ("floor:random-init", "floor:shuffled")
 GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
 ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
-DIRECTIONS = {
-    **{"gap-foreground": "lower", "gap-background": "lower", "gap-ratio": "none", "attention-overlap": "higher"},
-    **{"error-share": "none", "error-density": "none", "normalised-error": "lower", "level-share": "none"},
-}
 
 
 def pair_findings(

@@ -17,11 +17,10 @@ from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight
 from kdscope.analyses.detection_maps import EVERY, SIZES, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.detection.measures.attention_boxes import by_kind
-from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.measures.result import Result
 
 TRUTH = {"energy-in-boxes": "energy", "lift": "lift", "auroc": "auroc", "area-matched-iou": "iou"}
-DIRECTIONS = dict.fromkeys(TRUTH, "higher")
 FRAMED = "teacher-student"  # the kind of pair that is put between its floors
 
 

@@ -9,8 +9,8 @@ from kdscope.analyses.cast import Cast, Pair
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_views import as_result
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, tilted, worse_boxes
-from kdscope.detection.measures.ranges import RANGES
 from kdscope.detection.subjects import pair_cache
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
@@ -18,7 +18,6 @@ from kdscope.measures.result import Result
 from kdscope.run import Run
 from kdscope.sources import Subject
 
-DIRECTIONS = {"row-agreement": "higher", "row-kl": "lower", "row-kl-tilted": "lower", "worse-boxes": "lower"}
 PAIRS = ("teacher-student", "floor:independent-student", "ceiling:student-seeds")
 BOXES, TILTED = "worse-boxes", "row-kl-tilted"
 

@@ -12,15 +12,13 @@ import torch
 
 from kdscope.analyses.cast import Cast, Pair
 from kdscope.analyses.compare import Finding, in_frames, over_groups
-from kdscope.analyses.detection_agreement import DIRECTIONS as OF_DETECTIONS
 from kdscope.analyses.detection_agreement import Key, compared_pairs
-from kdscope.analyses.detection_dense import DIRECTIONS as OF_ROWS
 from kdscope.analyses.detection_dense import Rows, rows_of
 from kdscope.analyses.detection_scores import EVERY, in_area, own_rows, ranked
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.analyses.feature_layers import rows_of as places_in
 from kdscope.detection.measures.agreement import detection_agreement
-from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.stored import found_in, objects_in, sizes_in
 from kdscope.measures.result import Result
 
@@ -127,7 +125,7 @@ def _with_seeds(
     every: Sequence[Pair], measured: Mapping[tuple, Mapping[Any, Result]], epoch: int, confidence: float
 ) -> list[tuple[Finding, str]]:
     """Findings of an epoch with their seeds, and those of all seeds together."""
-    framed = in_frames(every, measured, confidence, OF_DETECTIONS | OF_ROWS)
+    framed = in_frames(every, measured, confidence, DIRECTIONS)
     framed = [replace(finding, epoch=epoch) for finding in framed]
     together = [(finding, "all") for finding in over_groups(framed, confidence, ranges=RANGES)]
     return [*((finding, str(finding.pair.b.seed)) for finding in framed), *together]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.cards import RANGES
 from kdscope.detection.measures.resampling import Score
 from kdscope.measures.result import Result
 from kdscope.measures.seeds import EVERYTHING, differences, over_seeds

@@ -11,7 +11,7 @@ from kdscope.analyses.cast import Cast, Party, Student
 from kdscope.analyses.detection_lines import Line, all_seeds, bounded, line_of
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.detection.error_types import KINDS, MISSED, error_types, false_positives, inherited
-from kdscope.detection.measures.ranges import RANGES
+from kdscope.detection.measures.cards import RANGES
 from kdscope.detection.measures.resampling import ratio
 from kdscope.measures.result import Result
 from kdscope.measures.seeds import differences

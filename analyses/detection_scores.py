@@ -8,7 +8,7 @@ import numpy as np
 
 from kdscope.analyses.cast import Cast, nearest_first
 from kdscope.analyses.detection_views import LEVELS, Seen
-from kdscope.detection.measures.ranges import DIFFERENCE, SHARE
+from kdscope.detection.measures.cards import DIFFERENCE, SHARE
 from kdscope.detection.measures.resampling import (
     RESAMPLES,
     Score,

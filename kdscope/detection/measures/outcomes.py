@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdscope.detection.measures.ranges import SHARE
+from kdscope.detection.measures.cards import SHARE
 from kdscope.detection.measures.resampling import Score, ratio
 from kdscope.errors import KDScopeError
 
