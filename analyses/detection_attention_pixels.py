@@ -6,6 +6,7 @@ the code of Guo et al. does with maps at that size: cut at 0.4 of their range, a
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -97,7 +98,12 @@ def pooled(sight: Sight, looks: Sequence[Look], confidence: float = 0.95) -> dic
             cut += [inside[known]] if len(looks) == 1 else []
             states.setdefault(stride, ThresholdIoU(GUO, batch_size=GUO_BATCH)).update(*cut)
     found = {stride: state.compute(confidence) for stride, state in states.items() if state.seen}
-    return {Cell(one.measure, f"stride {stride}", EVERY, ""): one for stride, one in found.items()}
+    return {
+        Cell(one.measure, f"stride {stride}", EVERY, ""): replace(
+            one, ci_low=float(np.clip(one.ci_low, 0, 1)), ci_high=float(np.clip(one.ci_high, 0, 1))
+        )
+        for stride, one in found.items()
+    }
 
 
 def _without_padding(maps: np.ndarray, valid: np.ndarray) -> np.ndarray:

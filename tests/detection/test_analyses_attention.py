@@ -46,6 +46,7 @@ def test_intersections_and_unions_are_pooled_over_a_batch(four_pixels):
     assert (found.measure, found.definition) == ("threshold-iou", "guo2024-code")
     assert found.value == pytest.approx((4 + 4) / (8 + 4))  # the mean over images would be 3/4
     assert found.n == 2
+    assert 0 <= found.ci_low < found.value < found.ci_high <= 1
     (own,) = pooled(four_pixels, [a]).values()
     assert (own.value, own.n) == (1, 1)  # of the image with an object
     (top,) = pooled(four_pixels, [b]).values()
