@@ -8,10 +8,12 @@ from kdscope.detection import models
 from kdscope.detection.adapter import adapt
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
 from kdscope.detection.methods.at import DetectionAttentionTransfer
+from kdscope.detection.methods.chen import BoundedBox, SoftClass
 from kdscope.detection.methods.fgd import FGD
 from kdscope.detection.methods.kd import DetectionKD, row_kd_loss
 from kdscope.detection.methods.mimicry import Mimicry
 from kdscope.detection.methods.objective import DetectionObjective
+from kdscope.detection.methods.own import DetectorLoss
 from kdscope.detection.methods.presets import DETECTION_METHODS, resolve
 from kdscope.errors import KDScopeError
 from kdscope.methods.at import attention_transfer_loss
@@ -246,6 +248,26 @@ def test_one_logit_is_distilled_as_two_classes():
             *(log_softmax(z / temperature, 1) for z in both), reduction="sum", log_target=True
         )
         close(row_kd_loss(z_s, z_t, every, temperature, "sigmoid"), expected)
+
+
+@pytest.mark.parametrize("term", [DetectionKD(), SoftClass(), BoundedBox(), BoundedBox(kind="mimic")])
+def test_no_rows_lose_nothing(term):
+    """As of a batch in which the sampler drew none."""
+    logits = torch.zeros(0, 4, requires_grad=True)
+    said = DetectionFeatures({}, {"roi": Rows(logits, torch.zeros(0, 4))})
+    none = torch.zeros(0, dtype=torch.int64)
+    term.build(said, said)
+    batch = batch_of(roi=RowTargets(none, torch.zeros(0, 4), none > 0, "softmax", UNITS, 1.0))
+    assert term(said, said, batch)["roi"].item() == 0
+
+
+def test_a_weight_of_the_detectors_own_that_nothing_has_is_said():
+    said = DetectionFeatures({}, losses={"first": torch.tensor(2.0)})
+    DetectorLoss().build(said, None)
+    for setting, name in (("classification", "classification"), ("regression", "bbox_regression")):
+        message = rf"term 'detection': {setting}=0.5 weighs none of the student's losses \(first\), .*'{name}'"
+        with pytest.raises(KDScopeError, match=message):
+            DetectorLoss(**{setting: 0.5}).build(said, None)
 
 
 def test_a_one_stage_head_weighs_its_background_three_to_one():

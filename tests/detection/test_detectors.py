@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kdscope.detection import models
+from kdscope.detection.adapter import adapt
 from kdscope.errors import KDScopeError
 
 
@@ -33,6 +34,40 @@ def test_they_detect_objects_of_the_classes_asked_for(name):
     assert (found["boxes"] <= torch.tensor([96, 64, 96, 64])).all()
     assert (found["boxes"] >= 0).all()
     assert len(found["boxes"]) > 20
+
+
+PYRAMID = {8: 40, 16: 20, 32: 10, 64: 5, 128: 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "rows"),
+    [
+        ("fasterrcnn_resnet18", {4: 80, 8: 40, 16: 20, 32: 10}, {"rpn": (25575, 1), "roi": (512, 4)}),
+        ("retinanet_resnet18", PYRAMID, {"dense": (19206, 3)}),
+        ("fcos_resnet18", PYRAMID, {"dense": (2134, 3)}),
+        (
+            "torchvision:ssdlite320_mobilenet_v3_large",
+            {16: 20, 32: 10, 64: 5, 128: 3, 256: 2, 512: 1},
+            {"dense": (3234, 4)},
+        ),
+    ],
+)
+def test_grids_and_rows_of_torchvisions_detectors_at_320_pixels(name, strides, rows):
+    """Three classes, one image; the box head sees 512 proposals as 256 channels on 7 x 7."""
+    torch.manual_seed(0)
+    size = {} if "ssd" in name else {"min_size": 320, "max_size": 320}
+    adapter, seen = adapt(models.build(name, 3, **size).eval()), []
+    target = {"boxes": torch.tensor([[20.0, 20.0, 200.0, 240.0]]), "labels": torch.ones(1, dtype=torch.int64)}
+    batch = adapter.frame([torch.rand(3, 320, 320)], [target], torch.arange(1))
+    proposals = [torch.tensor([[0.0, 0.0, 100.0, 100.0]]).expand(512, 4)]
+    if "roi" in rows:
+        adapter.detector.roi_heads.box_roi_pool.register_forward_hook(lambda *call: seen.append(tuple(call[2].shape)))
+    with torch.no_grad():
+        said = adapter.look(batch, tuple(rows), proposals)
+    grids = {stride: tuple(each.shape[2:]) for stride, each in said.maps.items()}
+    assert grids == {stride: (side, side) for stride, side in strides.items()}
+    assert {head: tuple(each.logits.shape) for head, each in said.rows.items()} == rows
+    assert seen == [(512, 256, 7, 7)] * ("roi" in rows)
 
 
 def test_every_layer_of_a_small_detector_learns():

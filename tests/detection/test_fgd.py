@@ -424,11 +424,34 @@ def test_official_weights_are_chosen_by_the_heads_of_the_student():
     assert term.weights == {"foreground": 7.0, "background": 1e-3, "attention": 1e-3, "global": 1e-5}
 
 
-def test_official_weights_keep_the_proportions_of_the_configs():
-    for weights in OFFICIAL.values():
-        assert weights.beta == pytest.approx(weights.alpha / 2)
-        assert weights.lambda_ == pytest.approx(weights.gamma / 100)
-    assert {name for name, weights in OFFICIAL.items() if weights.temperature != 0.5} == {"fcos"}
+def test_official_weights_are_those_of_the_authors_configs():
+    assert {name: tuple(vars(weights).values()) for name, weights in OFFICIAL.items()} == {
+        "two-stage": (5e-5, 2.5e-5, 5e-5, 5e-7, 0.5),
+        "retinanet": (1e-3, 5e-4, 5e-4, 5e-6, 0.5),
+        "gfl": (1e-3, 5e-4, 5e-4, 5e-6, 0.5),
+        "solo": (1e-3, 5e-4, 5e-4, 5e-6, 0.5),
+        "reppoints": (1.6e-3, 8e-4, 8e-4, 8e-6, 0.5),
+        "fcos": (1.6e-3, 8e-4, 8e-4, 8e-6, 0.8),
+        "yolox": (2e-3, 1e-3, 1e-3, 1e-5, 0.5),
+    }
+
+
+def test_the_balance_of_the_parts_is_that_of_the_official_weights_on_noise_of_coco_size():
+    """Unit-variance maps of RetinaNet, 256 channels, 800 x 1344 pixels, three boxes; E (T - S)^2 = 2."""
+    channels, grids = 256, [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
+    cells = [h * w for h, w in grids]
+    # A box's mask sums to 1 and attention is 1 on average: 2 C a level and box, 2 C a level for the background.
+    raw = {"foreground": 3 * 5 * 2 * channels, "background": 5 * 2 * channels, "global": 2 * channels * sum(cells)}
+    # The logarithm of the attention is normal with the deviation of a mean of |F| (of C or HW values) over T = 0.5, and
+    # E |x - y| of two normal numbers of deviation d is 2 d / sqrt(pi).
+    spread = math.sqrt(1 - 2 / math.pi) / 0.5 * 2 / math.sqrt(math.pi)
+    raw["attention"] = sum(n * spread / channels**0.5 + channels * spread / n**0.5 for n in cells)
+    assert [round(raw[part], -2) for part in ("foreground", "background", "attention")] == [7700, 2600, 2000]
+    official = dict(zip(FGD.balanced, (1e-3, 5e-4, 5e-4, 5e-6), strict=True))
+    whole = sum(official[part] * size for part, size in raw.items())
+    for part, (_, share) in FGD.balanced.items():
+        assert share == pytest.approx(official[part] * raw[part] / whole, abs=0.007), part
+    assert sum(share for _, share in FGD.balanced.values()) == pytest.approx(1)
 
 
 def test_magnitudes_of_random_maps_at_128_pixels():

@@ -30,6 +30,8 @@ def row_kd_loss(
     >>> round(float(row_kd_loss(0 * z_t, z_t, counted, scores="sigmoid")), 6)  # 3/4 ln 3/2 + 1/4 ln 1/2
     0.130812
     """
+    if not len(student_logits):  # of which there is no mean
+        return exact(student_logits).sum()
     # Rows that do not count are made equal, and say nothing: no list of rows is made, which would wait for the device.
     student, teacher = (torch.where(counted[:, None], exact(z), 0.0) for z in (student_logits, teacher_logits))
     if scores == "sigmoid":
@@ -70,7 +72,9 @@ class DetectionKD(RowTerm):
             shares = row_weights(targets, background_of(head, self.background_rows))
             losses[head] = 0.0
             for counted in (shares.gt(0) & (targets.labels > 0), shares.gt(0) & (targets.labels == 0)):
-                share = torch.where(counted, shares, 0.0).amax()  # one number for all rows of a kind
+                share = torch.where(counted, shares, 0.0).sum() / counted.sum().clamp(
+                    min=1
+                )  # the same for all of a kind
                 loss = row_kd_loss(ours.logits, theirs.logits, counted, self.temperature, targets.scores)
                 losses[head] = losses[head] + share * loss
         return losses

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
 from kdscope.detection.methods.term import DetectionTerm
+from kdscope.errors import KDScopeError
 from kdscope.methods.checks import weights
 from kdscope.methods.shapes import exact
 
@@ -14,8 +15,9 @@ REGRESSION = ("loss_box_reg", "loss_rpn_box_reg", "bbox_regression")
 class DetectorLoss(DetectionTerm):
     """The student's own losses, by part; classification and regression can be weighed by themselves.
 
-    `classification` is the mu of Chen et al. (NeurIPS 2017, equation 2), the share of the hard labels beside the soft
-    ones. A loss that is neither of the two (the centreness of FCOS, or one of a user's own) keeps the weight 1.
+    `classification` is the mu of Chen et al. (NeurIPS 2017), the share of the hard labels beside the soft ones. A loss
+    that is neither of the two (the centreness of FCOS, or one of a user's own) keeps the weight 1; a weight that none
+    of the student's losses would have is an error.
 
     >>> import torch
     >>> student = DetectionFeatures({}, losses={"classification": torch.tensor(2.0), "bbox_ctrness": torch.tensor(1.0)})
@@ -33,6 +35,12 @@ class DetectorLoss(DetectionTerm):
 
     def build(self, student: DetectionFeatures, teacher: DetectionFeatures | None) -> None:
         self.parts = tuple(student.losses)
+        for setting, known in (("classification", CLASSIFICATION), ("regression", REGRESSION)):
+            if getattr(self, setting) != 1 and not set(known) & set(self.parts):
+                raise KDScopeError(
+                    f"term {self.name!r}: {setting}={getattr(self, setting)} weighs none of the student's losses "
+                    f"({', '.join(self.parts)}), which would have to be called {known[-1]!r}; leave it at 1"
+                )
 
     def forward(
         self, student: DetectionFeatures, teacher: DetectionFeatures | None, batch: DetectionBatch
