@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 import kdscope
 from kdscope import api
+from kdscope.config import TeacherSettings
 from kdscope.detection import models
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.evaluate import detect, scored
@@ -231,7 +232,7 @@ def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
         ({"compile": True}, "--compile is for classifiers"),
         ({"gradients": "fgd"}, "unknown"),
         ({"ensemble": "mean-loss"}, "a detector has one teacher at most; leave out ensemble"),
-        ({"teachers": [{"model": "torchvision:fcos_resnet50_fpn", "weight": 2.0}]}, "leave out ensemble, and the weight"),
+        ({"teachers": [TeacherSettings(model="timm:any", weight=2.0)], "method": "at"}, "and the weight of a teacher"),
         (
             {"model": {"name": "fcos_resnet10_w8", "checkpoint_share": 0.5}},
             "checkpoint_share is for classifiers; a detector starts from all of a checkpoint",
