@@ -109,6 +109,15 @@ def test_an_image_without_a_map_is_left_out():
                 assert (result.n, np.isnan(result.per_sample).tolist()) == (2, [False, True, False])
 
 
+def test_a_pixel_whose_cells_are_all_ignored_does_not_count():
+    framing = Framing([np.array([[4.0, 4, 8, 8]])], np.array([[8, 8]]), (8, 8), ignored=[np.array([[0.0, 0, 1, 1]])])
+    sight = Sight({4: framing.on((2, 2))}, framing)
+    found = by_image(on_boxes, sight, "image-size", look({4: np.ones((1, 2, 2))}))
+    # The crowd of one pixel takes the first cell, on which four pixels depend alone.
+    energy = next(value for cell, value in found.items() if (cell.measure, cell.area) == ("energy-in-boxes", "all"))
+    assert energy[0] == pytest.approx(16 / 60)
+
+
 @pytest.fixture(scope="module")
 def table():
     """A teacher that looks at objects in all images, a copy, and a student alone that does so in every third one."""
