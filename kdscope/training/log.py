@@ -62,6 +62,10 @@ class TrainingLog:
         state = f"{terms}{self._test}"
         self._bar.update(self._task, completed=done, state=state)
 
+    def scoring(self) -> None:
+        """Held-out images are scored now, during which the bar stands still: of a detector that can take minutes."""
+        self._bar.update(self._task, state=f"scoring{self._test}")
+
     def epoch(self, done: int, row: dict[str, Any]) -> None:
         """An epoch has ended, with this row of metrics.csv."""
         if f"test_{self._score}" in row:

@@ -150,6 +150,8 @@ def _train_epoch(session: Session, epoch: int, before: int, stop: StopSignal, lo
             where = f"{stage.name}, epoch {epoch + 1}" if stage.name else f"epoch {epoch + 1}"
             raise Interrupted(run.path, f"{where} after {progress.step} steps")
 
+    if session.scores:
+        log.scoring()
     row = session.measure() if stage.phase is None else session.measure_phase()
     progress.epoch, progress.step = epoch + 1, 0
     if stage.phase is None:

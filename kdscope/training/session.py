@@ -130,6 +130,12 @@ class Session:
                 gradient.copy_(mean.view_as(gradient))
         return gradients
 
+    @property
+    def scores(self) -> bool:
+        """Whether held-out images are scored at the end of this epoch."""
+        epoch, every = self.progress.epoch + 1, self.run.config.eval_every
+        return self.stage.phase is None and (epoch == self.stage.epochs or bool(every and epoch % every == 0))
+
     def measure(self) -> dict[str, Any]:
         """The row of metrics.csv of the epoch that has ended."""
         epoch, fabric = self.progress.epoch + 1, self.fabric
@@ -140,8 +146,8 @@ class Session:
         row |= self.tally.means(sums)
         if self.task.shares:
             row |= self.tally.shares(sums)
-        every, score = self.run.config.eval_every, self.task.score
-        if epoch == self.stage.epochs or (every and epoch % every == 0):
+        score = self.task.score
+        if self.scores:
             for name, split in self.held_out.items():
                 scores = self.task.evaluate(fabric, self.learner.student, split)
                 row |= {f"{name}_{key}": value for key, value in scores.items()}
