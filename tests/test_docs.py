@@ -16,6 +16,12 @@ def test_the_table_of_methods_has_not_drifted():
     assert page == (DOCS / "methods.md").read_text(), "run: python docs/generate.py"
 
 
+def test_the_measures_of_detectors_have_not_drifted():
+    page = runpy.run_path(str(DOCS / "generate_measures.py"))["page"]
+    there = (DOCS / "measures.md").read_text()
+    assert page(there) == there, "run: python docs/generate_measures.py"
+
+
 @pytest.mark.parametrize("study", names())
 def test_the_page_of_a_study_has_not_drifted(study):
     page = runpy.run_path(str(DOCS / "generate_studies.py"))["page"](study)

@@ -66,7 +66,8 @@ _AGREEMENT = [
           "w P_T, normalised: where a soft loss weighs the background by w_0, its optimum is not the teacher.",
           citation=CHEN, invariances=ROWS),
     _card("worse-boxes", "Worse boxes", "share", SHARE, "lower", "Rows with an object where the student's box is "
-          "farther off than the teacher's: there the bounded loss is active.", citation=CHEN, invariances=ROWS),
+          "farther off than the teacher's: there the bounded loss is active.", citation=CHEN, against="truth",
+          invariances=ROWS),
 ]  # fmt: skip
 _PRECISION = [
     _precision("ap", "Average precision", "COCO's: the mean over classes and over IoU 0.50 to 0.95."),
