@@ -4,11 +4,22 @@ Teacher and student are shown the same transformed and padded images, and their 
 (anchors, locations or proposals), so that every comparison is one of like with like.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 PROPOSED = "roi-teacher"  # the rows of the box head that the teacher's own first stage proposes
+
+
+def filled(values: Sequence[float], like: Tensor) -> Tensor:
+    """A few numbers as a tensor [n] of `like`'s kind, written on its device: a copy from the host would wait for it.
+
+    >>> filled((3, 4), torch.zeros(1))
+    tensor([3., 4.])
+    """
+    return torch.cat([like.new_full((1,), value) for value in values])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
@@ -100,6 +101,29 @@ def test_every_method_gives_finite_parts_whose_gradients_reach_all_that_learns(p
     assert next(student.backbone.parameters()).grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+
+
+class Made(TorchDispatchMode):
+    """Counts tensors that are made of numbers of Python: on a GPU each is a copy that waits for it."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.lift_fresh.default
+        return function(*args, **(kwargs or {}))
+
+
+@of(False)
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_is_copied_to_the_device_in_a_step(pair, method):
+    _, _, views = pair
+    settings = {"fgd": {"box_reference": "image"}} if "fgd" in method else {}
+    objective = objective_of(method, views, **settings)
+    with Made() as made:
+        torch.tensor([1.0])
+        assert made.count == 1
+        objective(*views)
+    assert made.count == 1
 
 
 @of(True)

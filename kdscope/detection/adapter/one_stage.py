@@ -1,5 +1,6 @@
 """One-stage detectors of torchvision: RetinaNet, FCOS and SSD."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from torchvision.models import detection as zoo
 from torchvision.ops import box_iou
 
 from kdscope.detection.adapter.base import Adapter, Step, Targets, exact_heads, image_list, targets_of
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, Rows, RowTargets, filled
 
 
 class OneStage(Adapter):
@@ -129,8 +130,7 @@ def _match(matcher: object, boxes: Tensor, anchors: Tensor) -> Tensor:
 
 def _assigned(batch: DetectionBatch, matched: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Of each row [N, A] its box (the anchor itself where it has none, so that all is finite) and its label."""
-    counts = torch.tensor([len(boxes) for boxes in batch.boxes], device=matched.device)
-    first = (counts.cumsum(0) - counts)[:, None]
+    first = filled([0, *itertools.accumulate(map(len, batch.boxes[:-1]))], matched)[:, None]
     boxes = torch.cat([*batch.boxes, anchors.new_zeros(1, 4)])  # one more, for images without boxes
     labels = torch.cat([*batch.labels, matched.new_zeros(1)])
     row = torch.where(matched >= 0, first + matched, len(boxes) - 1)

@@ -8,6 +8,7 @@ L_global = lambda sum (R(F^T) - R(F^S))^2, R a global context block     (eq. 11)
 All are sums over C, H and W divided by N, added up over the levels. The teacher's attention carries no gradient.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,9 +16,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from kdscope.detection.batch import DetectionBatch, DetectionFeatures
+from kdscope.detection.batch import DetectionBatch, DetectionFeatures, filled
 from kdscope.detection.methods.gcblock import GlobalContext
-from kdscope.detection.methods.levels import Levels, check_reduction
+from kdscope.detection.methods.levels import Levels, check_reduction, squared_difference
 from kdscope.detection.methods.masks import box_masks, stacked
 from kdscope.detection.methods.term import DetectionTerm
 from kdscope.errors import unknown
@@ -38,7 +39,8 @@ class Weights:
     temperature: float = 0.5
 
 
-# The official configs, by the student's family. They belong to 800 x 1333 pixels and 256 channels.
+# The official configs, by the student's family. They belong to 800 x 1333 pixels and 256 channels. No detector here is
+# of the families gfl, solo, reppoints and yolox: those are weights alone, without the levels that each distils.
 OFFICIAL = {
     "two-stage": Weights(5e-5, 2.5e-5, 5e-5, 5e-7),
     "retinanet": Weights(1e-3, 5e-4, 5e-4, 5e-6),
@@ -100,7 +102,7 @@ def global_loss(student_relation: Tensor, teacher_relation: Tensor) -> Tensor:
     >>> float(global_loss(torch.zeros(2, 1, 1, 2), torch.ones(2, 1, 1, 2)))
     2.0
     """
-    return (student_relation - teacher_relation).square().sum() / len(student_relation)
+    return squared_difference(student_relation, teacher_relation)
 
 
 class FGD(DetectionTerm):
@@ -186,7 +188,7 @@ class FGD(DetectionTerm):
     ) -> dict[str, Tensor]:
         boxes, frame = stacked(batch.boxes), tuple(batch.images.shape[2:])
         if self.box_reference == "image":
-            frame = torch.tensor(batch.sizes, device=boxes.device)
+            frame = filled(list(itertools.chain(*batch.sizes)), boxes).view(-1, 2)
         maps = self.levels(student, teacher)
         each = [self._level(str(stride), s, t, boxes, frame) for stride, (s, t) in maps.items()]
         sizes = _sizes([t for _, t in maps.values()]) if self.reduction == "mean" else dict.fromkeys(self.weights, 1)

@@ -137,6 +137,15 @@ class Levels(nn.Module):
         self._ready = True
 
 
+def squared_difference(student: Tensor, teacher: Tensor) -> Tensor:
+    """sum (S - T)^2 / N of two maps [N, C, H, W], one scalar; >= 0.
+
+    >>> float(squared_difference(torch.zeros(2, 1, 1, 2), torch.ones(2, 1, 1, 2)))
+    2.0
+    """
+    return (student - teacher).square().sum() / len(student)
+
+
 def check_reduction(term: str, reduction: str) -> str:
     """`reduction` where it is one of REDUCTIONS."""
     if reduction not in REDUCTIONS:

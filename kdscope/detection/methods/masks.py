@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
+from kdscope.detection.batch import filled
+
 
 def stacked(boxes: Sequence[Tensor]) -> Tensor:
     """Boxes of each image [n, 4] as one tensor [N, B, 4], filled up with boxes without width; B >= 1.
@@ -27,7 +29,8 @@ def box_masks(boxes: Tensor, frame: Tensor | tuple[int, int], grid: tuple[int, i
     A box covers the cells from floor(left) to ceil(right), both included, as in the authors' code: up to a cell more on
     the right and at the bottom than it touches. H_r W_r counts these cells before the grid cuts them, so that a box of
     the whole image weighs 1 / ((H + 1) (W + 1)). The boxes are cut to the frame first, where the code would index from
-    the other end. A box without width, height or finite corners, or outside of the frame, covers nothing.
+    the other end. A box without width, height or finite corners, or outside of the frame, covers nothing. Cells of the
+    padding are background, as in that code; the analyses leave them out.
 
     Args:
         boxes: (x1, y1, x2, y2) in pixels [N, B, 4], from `stacked`.
@@ -38,7 +41,7 @@ def box_masks(boxes: Tensor, frame: Tensor | tuple[int, int], grid: tuple[int, i
     >>> int((inside > 0).sum()), round(float(inside.max()), 4), round(float(outside.max()), 4)
     (9, 0.1111, 0.0182)
     """
-    frame = boxes.new_tensor(frame) if isinstance(frame, tuple) else frame.to(boxes)
+    frame = filled(frame, boxes) if isinstance(frame, tuple) else frame.to(boxes)
     height, width = frame.reshape(-1, 1, 2).unbind(-1)
     rows, top_bottom = _cells(boxes[..., 1], boxes[..., 3], height, grid[0])
     columns, left_right = _cells(boxes[..., 0], boxes[..., 2], width, grid[1])

@@ -1,4 +1,4 @@
-"""Plain mimicry of feature maps: the hints of Chen et al. (NeurIPS 2017, equation 6), and the control that FGD needs.
+"""Plain mimicry of feature maps: the hints of Chen et al. (NeurIPS 2017), and the control that FGD needs.
 
 A squared difference of all places alike, without masks or attention, did better than full FGD in small trials of a
 student with few images; what masks and attention earn shows only beside it.
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from kdscope.detection.batch import DetectionBatch, DetectionFeatures
-from kdscope.detection.methods.fgd import global_loss
-from kdscope.detection.methods.levels import Levels, check_reduction
+from kdscope.detection.methods.levels import Levels, check_reduction, squared_difference
 from kdscope.detection.methods.term import DetectionTerm
 from kdscope.errors import unknown
 from kdscope.methods.checks import flag
@@ -86,5 +85,5 @@ class Mimicry(DetectionTerm):
 
     def forward(self, student: DetectionFeatures, teacher: DetectionFeatures, batch: DetectionBatch) -> Tensor:
         maps = self.levels(student, teacher).values()
-        total = torch.stack([global_loss(s, t) for s, t in maps]).sum()
+        total = torch.stack([squared_difference(s, t) for s, t in maps]).sum()
         return total / sum(t[0].numel() for _, t in maps) if self.reduction == "mean" else total
