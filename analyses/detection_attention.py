@@ -13,10 +13,11 @@ import numpy as np
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Party
 from kdscope.analyses.detection import cast_of, ordered, row_of
-from kdscope.analyses.detection_attention_pairs import FLOORS, pair_findings
+from kdscope.analyses.detection_attention_pairs import pair_findings
 from kdscope.analyses.detection_attention_pixels import DEFINITIONS, Look, Sight
 from kdscope.analyses.detection_attention_truth import truth_rows
 from kdscope.analyses.detection_attention_words import attention_notes, attention_short
+from kdscope.analyses.detection_dense import FLOORS
 from kdscope.analyses.detection_gallery import attention_pictures
 from kdscope.analyses.detection_maps import EVERY, Framing, Grid, attention_of, grid_of, strides_of
 from kdscope.analyses.detection_views import Seen, everyone

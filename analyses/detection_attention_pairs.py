@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, Pair, Party, pairs
+from kdscope.analyses.cast import Cast, Party
 from kdscope.analyses.compare import Finding, in_frames, over_groups
-from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight, by_image, pooled
-from kdscope.analyses.detection_dense import PAIRS, beside
+from kdscope.analyses.detection_dense import FLOORS, PAIRS, beside, with_floors
 from kdscope.analyses.detection_maps import EVERY, Cell, Grid, with_mean
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.attention_gap import attention_gap
@@ -19,7 +18,6 @@ from kdscope.detection.measures.resampling import ratio
 from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
 
-FLOORS = ("floor:random-init", "floor:shuffled")
 GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
 ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
 
@@ -32,7 +30,7 @@ def pair_findings(
     Args:
         looks: of the networks, and of untrained ones, by the keys of their parties.
     """
-    every = _pairs(roles)
+    every = with_floors(roles)
     measured: dict[tuple, dict[Cell, Result]] = {}
     notes: list[str] = []
     for pair in every:
@@ -44,7 +42,7 @@ def pair_findings(
             continue
         values = with_mean(by_image(gaps, sight, definition, a, b))
         try:
-            if definition == "kdscope" and pair.pair in PAIRS:
+            if definition == "kdscope" and pair.pair in (*PAIRS, FLOORS[0]):
                 values |= errors(beside(pair, split), sight.grids)
         except KDScopeError as error:
             notes.append(f"features of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
@@ -57,12 +55,6 @@ def pair_findings(
         found += [(cell, finding, str(finding.pair.b.seed)) for finding in framed]
         found += [(cell, finding, "all") for finding in over_groups(framed, confidence, ranges=RANGES)]
     return found, notes
-
-
-def _pairs(roles: Cast) -> list[Pair]:
-    """Pairs of two detectors and their floors, of which an untrained network looks somewhere, too."""
-    untrained = [pair for pair in pairs(roles) if pair.pair == FLOORS[0] and len(pair.a.subjects) == 1]
-    return [*(pair for pair in compared_pairs(roles) if pair.pair in (*PAIRS, FLOORS[1])), *untrained]
 
 
 def _look(looks: Mapping[tuple, Look], party: Party, sight: Sight) -> Look | None:

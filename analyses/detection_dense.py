@@ -5,20 +5,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, Pair
+from kdscope.analyses.cast import Cast, Pair, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_views import as_result
 from kdscope.detection.measures.cards import DIRECTIONS, RANGES
-from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, tilted, worse_boxes
+from kdscope.detection.measures.dense_fidelity import PARTS, dense_fidelity, rows_of_others, tilted, worse_boxes
 from kdscope.detection.subjects import pair_cache
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
+from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
 from kdscope.run import Run
 from kdscope.sources import Subject
 
 PAIRS = ("teacher-student", "floor:independent-student", "ceiling:student-seeds")
+FLOORS = ("floor:random-init", "floor:shuffled")
 BOXES, TILTED = "worse-boxes", "row-kl-tilted"
 
 
@@ -33,7 +35,7 @@ class Rows(NamedTuple):
 
 def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tuple[Rows, Finding, str]], list[str]]:
     """Each measure of each pair, with its seed, and of all seeds together; and notes on what cannot be compared."""
-    every = [pair for pair in compared_pairs(roles) if pair.pair in PAIRS]
+    every = with_floors(roles)
     asked = {student.subject.weights: background_weight_of(student.subject) for student in roles.students}
     measured: dict[tuple, dict[Rows, Result]] = {}
     notes: list[str] = []
@@ -44,8 +46,11 @@ def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tup
             notes.append(f"rows of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
             continue
         # A student by the weight that it was trained with, the students beside it by those of all.
-        own = [asked[pair.b.subjects[0].weights]] if pair.pair == PAIRS[0] else asked.values()
-        measured[pair.key] = rows_of(cache, confidence, sorted({weight for weight in own if weight != 1}))
+        weights = sorted(
+            {asked[pair.b.subjects[0].weights]} if pair.pair in (PAIRS[0], FLOORS[1]) else set(asked.values())
+        )
+        shuffled = pair.b.kind == "shuffled"
+        measured[pair.key] = rows_of(cache, confidence, [weight for weight in weights if weight != 1], shuffled)
     found = []
     for key in dict.fromkeys(key for results in measured.values() for key in results):
         of_key: Mapping = {pair: {key: results[key]} for pair, results in measured.items() if key in results}
@@ -55,9 +60,15 @@ def dense_findings(roles: Cast, split: str, confidence: float) -> tuple[list[tup
     return found, list(dict.fromkeys(notes))
 
 
+def with_floors(roles: Cast) -> list[Pair]:
+    """Pairs of two detectors and their floors: an untrained network has answers to rows, and looks somewhere, too."""
+    untrained = [pair for pair in pairs(roles) if pair.pair == FLOORS[0] and len(pair.a.subjects) == 1]
+    return [*(pair for pair in compared_pairs(roles) if pair.pair in (*PAIRS, FLOORS[1])), *untrained]
+
+
 def beside(pair: Pair, split: str) -> FeatureCache:
     """The cache of both networks of a pair; b stands in the student's place."""
-    return pair_cache(pair.b.subjects[0], pair.a.subjects[0], split)
+    return pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, untrained=pair.b.kind == "random-init")
 
 
 def background_weight_of(subject: Subject) -> float:
@@ -68,10 +79,14 @@ def background_weight_of(subject: Subject) -> float:
     return float(term.get("background_weight", 1.5)) if term.get("weight", 0) > 0 else 1.0
 
 
-def rows_of(cache: FeatureCache, confidence: float = 0.95, backgrounds: Sequence[float] = ()) -> dict[Rows, Result]:
+def rows_of(
+    cache: FeatureCache, confidence: float = 0.95, backgrounds: Sequence[float] = (), shuffled: bool = False
+) -> dict[Rows, Result]:
     """Agreement and divergence of each head, and how often the student's box is worse than the teacher's.
 
-    `backgrounds`: weights of the background in a soft loss, for the divergence from what that asks for.
+    Args:
+        backgrounds: weights of the background in a soft loss, for the divergence from what that asks for.
+        shuffled: whether the student's answers are those to rows of another image: to another object, or background.
     """
     found: dict[Rows, Result] = {}
     if "coders" not in cache.identity:
@@ -83,6 +98,10 @@ def rows_of(cache: FeatureCache, confidence: float = 0.95, backgrounds: Sequence
         )
         images, image = len(labels), np.broadcast_to(np.arange(len(labels))[:, None], labels.shape)
         there = labels >= 0
+        if shuffled and images > 1:
+            other = rows_of_others(labels, derangement(images))
+            there &= other >= 0
+            student, mine = (each.reshape(-1, each.shape[-1])[other] for each in (student, mine))
         flat = labels[there], image[there]
         for part, values in dense_fidelity(teacher[there], student[there], *flat, images, scores).items():
             for measure, by_image in (("row-agreement", values.agreement), ("row-kl", values.kl)):

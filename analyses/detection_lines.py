@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.detection.measures.cards import RANGES
+from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.measures.resampling import Score
 from kdscope.measures.result import Result
 from kdscope.measures.seeds import EVERYTHING, differences, over_seeds
-
-LESS_IS_BETTER = frozenset({"harm", "error-cost", "errors-per-image", "ap-lost"})
+from kdscope.measures.statistics import wilson
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,8 @@ class Line:
     """A number of a network or a pair.
 
     Attributes:
-        about: what else stands in its row. gain: by how much it is better than the floor: more of what one wants to
-            have, less of what one does not (`LESS_IS_BETTER`).
+        about: what else stands in its row. gain: by how much it is better than the floor: lower where
+            its card says so.
         objects: of how many things it is a share, or how many there are.
     """
 
@@ -45,6 +44,7 @@ def all_seeds(lines: Sequence[Line], about: Mapping[str, Any], confidence: float
     result = result.with_frame(None if None in floors else _mean(floors))
     gain = over_seeds(gains, confidence=confidence, within=differences(within)) if None not in gains else None
     objects = None if None in counts else _mean(counts)
+    result = _of_few(result, objects, confidence)
     return Line(first.about | about | {"seed": "all", "seeds": len(lines)}, result, gain, objects)
 
 
@@ -60,9 +60,9 @@ def line_of(
     objects: float | None = None,
 ) -> Line:
     """Of a number with draws of the same images as its floor's."""
-    result, gain = scored(measure, score, images, confidence), None
+    result, gain = _of_few(scored(measure, score, images, confidence), objects, confidence), None
     if floor is not None:
-        gap = floor.minus(score) if measure in LESS_IS_BETTER else score.minus(floor)
+        gap = floor.minus(score) if DIRECTIONS[measure] == "lower" else score.minus(floor)
         gain = scored(measure, gap, images, confidence, differences(RANGES.get(measure, EVERYTHING)))
         result = result.with_frame(floor.value, control=control)
     return Line(about, result, gain, objects)
@@ -81,6 +81,16 @@ def bounded(result: Result, within: tuple[float, float]) -> Result:
     """With an interval that ends where the number does."""
     low, high = np.clip((result.ci_low, result.ci_high), *within)
     return replace(result, ci_low=float(low), ci_high=float(high))
+
+
+def _of_few(result: Result, objects: float | None, confidence: float) -> Result:
+    """With Wilson's interval where none or all of some objects were found: of resampled images none differs in that."""
+    if objects is None or result.value not in (0.0, 1.0) or RANGES.get(result.measure) != (0.0, 1.0):
+        return result
+    if result.ci_low != result.ci_high:
+        return result
+    low, high = wilson(result.value, objects, confidence)
+    return replace(result, ci_low=low, ci_high=high)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -77,13 +77,16 @@ def random_init_cache(subject: Subject, split: str) -> FeatureCache | None:
     return _kept(subject, split, {path: limit}, _told(subject) | {"weights": weights_hash(network)}, make)
 
 
-def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair") -> FeatureCache:
+def pair_cache(
+    student: Subject, teacher: Subject, split: str, kind: str = "pair", *, untrained: bool = False
+) -> FeatureCache:
     """A detector beside a teacher, its own or another's.
 
     Where the widths of their maps differ, those adapters are used that the student's run trained for this teacher.
 
     Args:
         kind: "pair" (`kdscope.detection.pair`), "patched-regions" or "patched-levels" (`kdscope.detection.patch`).
+        untrained: whether the student is its architecture before any training, without adapters: a floor.
 
     Raises:
         KDScopeError: a bare cache; maps that cannot be compared.
@@ -96,22 +99,29 @@ def pair_cache(student: Subject, teacher: Subject, split: str, kind: str = "pair
     for subject in (student, teacher):
         if subject.load is None:
             raise KDScopeError(f"{subject.name} is a cache; two detectors can be compared map by map only as runs")
+    if untrained and student.build is None:
+        raise KDScopeError(f"{student.name} cannot be built anew, so that there is no untrained network of its kind")
     dataset = _dataset(student)
     own = any(teacher.weights is not None and t.weights == teacher.weights for t in student.teachers[:1])
-    adapters = adapters_of(Run(student.folder.parent)) if own and not student.prefix else {}
-    stem = f"{student.prefix}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
+    adapters = adapters_of(Run(student.folder.parent)) if own and not student.prefix and not untrained else {}
+    known = f"{student.prefix}random-init-" if untrained else student.prefix
+    stem = f"{known}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
+    begun = student.build() if untrained else None
     limit = some_images(len(dataset.split(split)))
     last = student.folder / f"{stem}{'' if limit is None else f'-{IMAGES}-images'}.kdcache"
 
     def make() -> FeatureCache:
-        network, other = student.load(), teacher.load()
+        network, other = begun or student.load(), teacher.load()
         options = _options(student, network) | {"limit": limit, "adapters": adapters}
+        if untrained:
+            options["identity"] |= {"model": f"{student.architecture} (random init)"}
         if kind == "pair":
             return extract_pair(network, other, dataset, split, last, **options)
         options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
         return extract_patched(network, other, dataset, split, last, **options)
 
-    wanted = {"weights": student.weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
+    weights = weights_hash(begun) if untrained else student.weights
+    wanted = {"weights": weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
     wanted |= {"kind": kind, "rows": ROWS} if kind == "pair" else _told(student) | {"kind": kind}
     return _kept(student, split, {student.folder / f"{stem}.kdcache": None, last: limit}, wanted, make)
 

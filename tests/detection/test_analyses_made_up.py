@@ -25,6 +25,8 @@ from kdscope.detection.patch import PARTS, named
 from kdscope.errors import KDScopeError
 from kdscope.figures import FIGURES
 from kdscope.figures.style import read_table
+from kdscope.measures.controls import derangement
+from kdscope.measures.statistics import wilson
 
 ALONE = "floor:independent-student"
 HALF_RECALL = 51 / 101  # AP where half of the objects are found, and nothing else: recalls 0 to 0.5
@@ -57,10 +59,10 @@ def cast_of_five():
     caches |= {one.name: network(every_object(), 0.8, attention=3.0) for one in copies}
     caches |= {one.name: network(half_of_the_images(k), 0.0) for k, one in enumerate(alone)}
 
-    def beside(student, teacher, split, kind="pair"):
+    def beside(student, teacher, split, kind="pair", untrained=False):
         if kind != "pair":
             return patched("ring" if student.name.startswith("copy") else "fg")
-        return pair_of(student.name.startswith("copy"))
+        return pair_of(student.name.startswith("copy") and not untrained)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
@@ -133,6 +135,21 @@ def test_the_student_alone_is_the_floor_and_two_seeds_the_ceiling(table):
     assert rows.value == 1
 
 
+def test_rows_stand_beside_an_untrained_network_and_rows_of_others(table):
+    untrained = table[table["pair"] == "floor:random-init"]
+    assert one(untrained, measure="worse-boxes").value == 1
+    assert one(untrained, measure="row-agreement", part="foreground", b="fcos (random init)").value < 0.7
+    rows, rng = 20, np.random.default_rng(0)  # as in `pair_of`, all images of which have the same labels
+    teacher = rng.normal(size=(IMAGES, rows, len(CLASSES)))
+    answer = np.where(teacher.max(2) > 0, teacher.argmax(2), len(CLASSES))
+    other = answer[derangement(IMAGES)]
+    shuffled = table[(table["pair"] == "floor:shuffled") & (table["seed"] == "0")]
+    for part, of in (("foreground", slice(0, 3)), ("background", slice(3, None))):
+        row = one(shuffled, measure="row-agreement", part=part)
+        assert row.value == pytest.approx((answer[:, of] == other[:, of]).mean())
+        assert row.n == IMAGES
+
+
 def test_objects_that_only_the_teacher_found_are_transferred(cast_of_five):
     table = run_analysis("detection-outcomes", cast_of_five).table
     whole = table[(table["area"] == "all") & (table["class"] == "all") & (table["iou"] == "0.5")]
@@ -143,6 +160,8 @@ def test_objects_that_only_the_teacher_found_are_transferred(cast_of_five):
         assert (transfer.value, transfer.floor, transfer.gain) == (1, 1, 0)
         harm = one(own, measure="harm")
         assert (harm.value, harm.floor, harm.gain) == (0, 1, 1)  # a gain is what is better than the floor
+        # Of 18 objects none is lost, in any of the resampled images: that is no certainty.
+        assert (harm.ci_low, harm.ci_high) == pytest.approx(wilson(0, 18))
         assert np.isnan(one(own, measure="beyond-teacher").value)  # there is nothing that the teacher missed
         objects = own[own["measure"] == "objects"].set_index("outcome")["value"]
         assert objects.sum() == 3 * IMAGES

@@ -164,6 +164,19 @@ def test_a_lone_detector_stands_beside_its_own_architecture_before_training(runs
     assert np.isnan(untrained.floor)
 
 
+def test_an_untrained_network_answers_to_the_rows_of_its_teacher(runs, subjects, monkeypatch):
+    taught, teacher = subjects[1], subjects[1].teachers[0]
+    own, begun = (pair_cache(taught, teacher, "test", untrained=untrained) for untrained in (False, True))
+    assert begun.path.name.startswith("random-init-test-none-pair")
+    assert begun.identity["model"] == "fcos_resnet10_w8 (random init)"
+    assert begun.identity["weights"] == random_init_cache(taught, "test").identity["weights"]
+    for name in ("labels", "teacher", "targets"):  # the same rows, and the same teacher
+        assert np.array_equal(begun.array(f"rows/dense/{name}")[:], own.array(f"rows/dense/{name}")[:])
+    assert not np.allclose(begun.array("rows/dense/student")[:], own.array("rows/dense/student")[:])
+    monkeypatch.setattr("kdscope.detection.pair.extract_pair", lambda *more, **given: pytest.fail("made anew"))
+    assert pair_cache(taught, teacher, "test", untrained=True).key == begun.key
+
+
 def test_classifiers_are_refused(tmp_path):
     run = kdscope.train(tmp_path / "digits", data="digits", model="resnet8", epochs=1, device="cpu")
     with pytest.raises(KDScopeError, match="digits classifies images of 'digits'; this analysis is of detectors"):

@@ -67,6 +67,28 @@ def dense_fidelity(
     }
 
 
+def rows_of_others(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each row one of the same part (an object, or background) in another image: int64 [N, R], flat, -1 without.
+
+    What two heads would agree in if each knew how objects look, and nothing of this one. The rows of the other image
+    are taken in turn.
+
+    Args:
+        labels: int [N, R], as of `dense_fidelity`. order: int [N], the image whose rows each is given.
+
+    >>> rows_of_others(np.array([[1, 0, 0], [0, 2, -1]]), np.array([1, 0])).tolist()
+    [[4, 3, 3], [1, 0, -1]]
+    """
+    found = np.full(labels.shape, IGNORED, dtype=np.int64)
+    for part in (labels > 0, labels == 0):
+        count = part.sum(axis=1)[order, None]
+        first = np.argsort(~part, axis=1, kind="stable")[order]  # the rows of that part, then the others
+        place = (part.cumsum(axis=1) - 1) % np.maximum(count, 1)
+        flat = order[:, None] * labels.shape[1] + np.take_along_axis(first, np.maximum(place, 0), axis=1)
+        found = np.where(part & (count > 0), flat, found)
+    return found
+
+
 def tilted(logits: Any, background: float, scores: str = "softmax") -> np.ndarray:
     """The logits that a soft loss really asks for which weighs the background w_0: those of w P_T, normalised.
 
