@@ -59,7 +59,7 @@ def over_epochs(rows: pd.DataFrame) -> Figure:
         for value in own["ceiling"].dropna().unique() if measure in PERCENT else ():
             axes.axhline(100 * value, color="0.45", linewidth=0.9, zorder=1)
         axes.set_title(TITLES[measure], loc="left", fontsize=7.5)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * max(axes.dataLim.y1, 1e-6))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for axes in cells[len(shown) :]:
         axes.set_axis_off()

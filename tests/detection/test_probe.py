@@ -191,6 +191,18 @@ def test_what_cannot_be_probed_is_said_before_anything_is_written(teachers, tmp_
         assert not (tmp_path / "run" / "config.yaml").exists()
 
 
+def test_a_teacher_that_cannot_stand_beside_the_student_stops_no_training(tmp_path, caplog):
+    """Its maps are of other widths, and no term trains adapters: what the student finds is kept all the same."""
+    teacher = kdscope.train(tmp_path / "teacher", **QUICK | {"epochs": 1}, model="own_detector:teacher")
+    model = {"name": "fcos_resnet10_w8", "options": SIZE}
+    options = QUICK | PROBED | {"epochs": 1, "model": model, "teachers": [teacher], "method": "none"}
+    with caplog.at_level("INFO", "kdscope"):
+        run = kdscope.train(tmp_path / "run", **options)
+    said = [line for line in caplog.messages if line.startswith("probes of run are of the student alone: no map of")]
+    assert len(said) == 1
+    assert [len(of_run(run).probe_epochs("test", kind)) for kind in ("features", "pair")] == [2, 0]
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "alone"
