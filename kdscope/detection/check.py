@@ -1,10 +1,6 @@
 """One thing that is looked at before a detector is distilled."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-
-from torch import nn
 
 
 @dataclass(frozen=True)
@@ -26,16 +22,3 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.found}"
-
-
-@contextlib.contextmanager
-def resting(*networks: nn.Module) -> Iterator[None]:
-    """In eval mode meanwhile; afterwards each of their modules is in the mode that it was in."""
-    modes = {module: module.training for network in networks for module in network.modules()}
-    try:
-        for network in networks:
-            network.eval()
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training

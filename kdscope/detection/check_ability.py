@@ -4,15 +4,19 @@ The transform of the student runs for both. A teacher that was made for images o
 its score at its own size says nothing of what it can teach.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from kdscope.detection.adapter import Adapter, Custom
-from kdscope.detection.check import Check, resting
+from kdscope.detection.adapter import Adapter
+from kdscope.detection.check import Check
 from kdscope.detection.data import DetectionDataset, DetectionSplit
-from kdscope.detection.data.batches import DetectionBatches
-from kdscope.detection.evaluate import detect, limited, scored
+from kdscope.detection.data.batches import DetectionBatches, Scenes
+from kdscope.detection.evaluate import detect, scored
+from kdscope.models.watch import evaluating
 from kdscope.progress import bar
 
 USUAL = torch.tensor([[480, 640]])  # (height, width) of most images of COCO: where sizes are compared without data
@@ -38,29 +42,26 @@ def ability(
     """
     split, why = _some(data, images)
     sizes, unlike = _sizes(student, teacher, USUAL if split is None else split.sizes.unique(dim=0))
-    own_way = isinstance(teacher, Custom) and not hasattr(teacher.detector, "detections")
+    own_way = not teacher.goes_on  # its forward pass, from the images as they are stored, is all that it offers
     if split is not None and own_way and type(teacher.detector).forward is nn.Module.forward:
         split, why = None, "it gives features alone"
     if split is None:
         size = Check("image size", None if unlike else True, sizes)
         return [size, Check("ability of the teacher", None, f"not tried: {why}")]
 
-    def ap50(network: nn.Module) -> float:
+    def ap50(through: Adapter) -> float:
         with bar("trying the teacher", len(split), progress) as advance:
-            watch = network.register_forward_hook(lambda _, images, found: advance(len(found)))
-            try:
-                found = detect(network, DetectionBatches(split, batch_size=8, device=device, workers=workers))[1]
-            finally:
-                watch.remove()
+            batches = Counted(split, advance, batch_size=8, device=device, workers=workers)
+            found = detect(detector, batches, through=through)[1]
         return scored(found, split, data.num_classes)["ap50"]
 
     detector = teacher.detector
     place = next(detector.parameters()).device
     detector.to(device)
     try:
-        with limited(detector), resting(student.detector.transform):
-            ap = ap50(detector if own_way else AsShown(student, teacher))
-        own = ap50(detector) if unlike and not own_way else None
+        with evaluating(student.detector.transform):
+            ap = ap50(student)
+        own = ap50(teacher) if unlike and not own_way else None
     finally:
         detector.to(place)
     said = f"AP50 {ap:.3f} on {len(split)} training images{' as it transforms them itself' if own_way else ''}"
@@ -70,22 +71,17 @@ def ability(
     return [Check("image size", ap >= LOST * own, f"{sizes}: AP50 {ap:.3f} at the student's, {own:.3f} there"), able]
 
 
-class AsShown(nn.Module):
-    """The teacher as a run asks it: on images that went through the student's transform. Holds neither as its part."""
+class Counted(DetectionBatches):
+    """Batches that tell how many images they have given."""
 
-    def __init__(self, student: Adapter, teacher: Adapter):
-        super().__init__()
-        self._pair = student, teacher
+    def __init__(self, split: DetectionSplit, advance: Callable[[int], None], **options: Any):
+        super().__init__(split, **options)
+        self._advance = advance
 
-    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        """Boxes, scores and labels of each image [3, H, W], in its own pixels."""
-        student, teacher = self._pair
-        nothing = {
-            "boxes": images[0].new_zeros(0, 4),
-            "labels": torch.zeros(0, dtype=torch.int64, device=images[0].device),
-        }
-        frame = student.frame(images, [nothing] * len(images), torch.arange(len(images)))
-        return teacher.detections(teacher.features(frame), frame, [tuple(image.shape[-2:]) for image in images])
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[Scenes]:
+        for scenes in super().epoch(epoch, start):
+            yield scenes
+            self._advance(len(scenes.index))
 
 
 def _some(data: DetectionDataset | None, images: int) -> tuple[DetectionSplit | None, str]:
@@ -115,7 +111,7 @@ def _sizes(student: Adapter, teacher: Adapter, sizes: Tensor) -> tuple[str, bool
 
 
 def _resized(transform: GeneralizedRCNNTransform, sizes: Tensor) -> list[tuple[int, int]]:
-    with resting(transform):
+    with evaluating(transform):
         nothing = [torch.empty(3, *size, device="meta") for size in sizes.tolist()]
         return [tuple(transform.resize(image)[0].shape[1:]) for image in nothing]
 

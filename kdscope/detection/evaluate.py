@@ -42,22 +42,28 @@ def limited(network: nn.Module, score: float = SCORE, most: int = MOST) -> Itera
 
 @torch.no_grad()
 def detect(
-    network: nn.Module, batches: DetectionBatches, score: float = SCORE, most: int = MOST
+    network: nn.Module,
+    batches: DetectionBatches,
+    score: float = SCORE,
+    most: int = MOST,
+    through: Adapter | None = None,
 ) -> tuple[Tensor, list[Found]]:
     """What the network finds in the images of this rank, best first, in pixels of the images as they are stored.
 
     All are padded to the frame of the split (`kdscope.detection.frames`), as for a cache: what is found in an image
-    depends neither on the size of the batches nor on the number of ranks.
+    depends neither on the size of the batches nor on the number of ranks. With `through` the images go through the
+    transform of that detector, which is in eval mode, as those of a student go to its teacher.
 
     Returns their indices in the split, int64 [n], and what was found in each.
     """
     adapter, sizes = adapt(network), batches.split.sizes
+    through = through or adapter
     index, outputs = [torch.zeros(0, dtype=torch.int64)], []
     with limited(network, score, most):
-        frame = frame_of(network.transform, sizes) if adapter.goes_on else None
+        frame = frame_of(through.detector.transform, sizes) if adapter.goes_on else None
         for scenes in batches.epoch():
             index.append(scenes.index.cpu())
-            shown = framed(adapter, scenes, frame) if frame else None
+            shown = framed(through, scenes, frame) if frame else None
             outputs += found_by(adapter, scenes.images, shown, sizes[index[-1]])
     for output in outputs:
         known = output["labels"] > 0  # one-stage heads of torchvision have a column for a class 0, which nothing has

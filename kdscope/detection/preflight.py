@@ -15,12 +15,13 @@ from torchvision.models import detection as zoo
 
 from kdscope.detection.adapter import Adapter, adapt
 from kdscope.detection.batch import PROPOSED, DetectionBatch, DetectionFeatures
-from kdscope.detection.check import Check, resting
+from kdscope.detection.check import Check
 from kdscope.detection.check_ability import ability
 from kdscope.detection.check_weights import held, initialised, trained
 from kdscope.detection.data import DetectionDataset
 from kdscope.detection.start import coco_ids
 from kdscope.errors import KDScopeError
+from kdscope.models.watch import evaluating
 
 IMAGES = 32  # that the teacher is tried on
 LEAST = 0.05  # AP50 of a teacher that is worth learning from
@@ -56,7 +57,7 @@ def preflight(
     given = (("teacher", teacher), ("student", student)) if files else ()
     checks = [held(role, network, files[role]) for role, network in given if role in files]
     checks += [trained(teacher), *initialised(student, scratch), _normalisation(student, teacher)]
-    with resting(student, teacher):  # a transform that trains may draw the size
+    with evaluating(student), evaluating(teacher):  # a transform that trains may draw the size
         frame = ours.frame(torch.zeros(1, 3, 128, 128), [_nothing()], torch.zeros(1, dtype=torch.int64))
         checks += _pair(ours, theirs, frame, data, heads)
     return checks + ability(ours, theirs, data, images, least, device, workers, progress)

@@ -3,6 +3,7 @@
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,9 +14,9 @@ import kdscope
 from kdscope.config import DataSettings, TeacherSettings
 from kdscope.detection import check_ability, models
 from kdscope.detection.adapter import adapt
-from kdscope.detection.check_ability import AsShown
 from kdscope.detection.data import DetectionSplit, load
-from kdscope.detection.evaluate import limited
+from kdscope.detection.data.batches import DetectionBatches
+from kdscope.detection.evaluate import detect
 from kdscope.detection.preflight import preflight, stop_at_failed
 from kdscope.detection.task import Detection
 from kdscope.errors import KDScopeError
@@ -225,18 +226,31 @@ def test_images_without_objects_are_not_those_that_the_teacher_is_tried_on():
 
 
 @pytest.mark.parametrize("name", ["fcos_resnet10_w8", "fasterrcnn_resnet10_w8"])
-def test_the_teacher_is_tried_on_images_as_the_student_shows_them(name):
-    teacher = made(name, seen=True).eval()
-    images = list(load("scenes:2").train.stored.float() / 255)
-    with limited(teacher, score=0.0), torch.no_grad():
-        same = AsShown(adapt(made().eval()), adapt(teacher))(images)
-        for ours, theirs in zip(same, teacher(images), strict=True):
-            assert len(ours["boxes"])
-            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-        seen = []
-        teacher.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[-2:]))
-        AsShown(adapt(made(min_size=96).eval()), adapt(teacher))(images)
-    assert seen[-1] == (96, 96)
+def test_the_teacher_is_tried_on_images_as_the_student_shows_them(name, monkeypatch):
+    teacher, data, found = made(name, seen=True), load("scenes:4"), []
+    monkeypatch.setattr(check_ability, "scored", lambda some, *_: found.append(some) or {"ap50": 1.0})
+    seen = []
+    teacher.backbone.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape)))
+    preflight(made(min_size=96), teacher, data, scratch=True, images=3)
+    assert [shape for shape in seen if shape[0] == 3] == [(3, 3, 96, 96), (3, 3, 64, 64)]  # and then at its own size
+    assert len(found) == 2
+    seen.clear()
+    preflight(made(), teacher, data, scratch=True, images=3)
+    assert [shape for shape in seen if shape[0] == 3] == [(3, 3, 64, 64)]
+
+
+def test_what_is_found_through_another_transform_is_told_in_pixels_of_the_stored_image():
+    teacher, batches = made(seen=True), DetectionBatches(load("scenes:2").train)
+    own, same, larger = (
+        detect(teacher, batches, score=0.0, most=5, through=through)[1]
+        for through in (None, adapt(made().eval()), adapt(made(min_size=256, max_size=500).eval()))
+    )
+    for one, two, three in zip(own, same, larger, strict=True):
+        assert len(one.boxes) == len(three.boxes) == 5
+        assert np.array_equal(one.boxes, two.boxes)
+        assert np.array_equal(one.scores, two.scores)
+        assert three.boxes.max() <= 128  # of an image of 128 pixels, shown as 256
+        assert not np.array_equal(one.boxes, three.boxes)
 
 
 @pytest.mark.parametrize(("there", "kept"), [(0.8, 0.3), (0.8, 0.5)])
