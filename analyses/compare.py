@@ -142,7 +142,8 @@ def possible(measure: str, ranges: Mapping[str, tuple[float, float]]) -> tuple[f
 
 def _together(findings: list[Finding], confidence: float, within: tuple[float, float]) -> Finding:
     results, gains = [f.result for f in findings], [f.gain for f in findings]
-    result = over_seeds(results, confidence=confidence, within=within).with_frame(
+    again = findings[0].pair.pair in CEILINGS  # two seeds of one training, each in two pairs
+    result = over_seeds(results, confidence=confidence, within=within, ring=again).with_frame(
         *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
     )
     gain = over_seeds(gains, confidence=confidence, within=differences(within)) if all(gains) else None

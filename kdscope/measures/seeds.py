@@ -19,6 +19,7 @@ def over_seeds(
     confidence: float = 0.95,
     within: tuple[float, float] = EVERYTHING,
     seed: int = 0,
+    ring: bool = False,
 ) -> Result:
     """The mean of one measure over trainings that differ in their seeds, on the same images.
 
@@ -30,6 +31,7 @@ def over_seeds(
         results: two or more of the same measure, definition and images. Those with n = 0 are left out; n and excluded
             are the means of the others'.
         within: what the number can be, where the interval ends: a t interval over few seeds knows nothing of that.
+        ring: whether the results are of pairs of neighbours in a ring of seeds, and no independent ones.
 
     Raises:
         KDScopeError: fewer than two results, or different measures.
@@ -52,17 +54,17 @@ def over_seeds(
     if np.isnan(value) or len(results) == 1:  # no image counts, or how another training would do is not known
         pass
     elif all(each is not None for each in samples):
-        low, high = two_level_interval(np.stack(samples), confidence=confidence, seed=seed)
+        low, high = two_level_interval(np.stack(samples), confidence=confidence, seed=seed, ring=ring)
         # A definition that weighs images unequally has its centre elsewhere than the plain means.
         plain = float(np.mean([np.nanmean(each) for each in samples]))
         low, high = low + value - plain, high + value - plain
     elif all(each is not None for each in draws):
         ends = centred_interval(value, np.mean(draws, axis=0), confidence)
-        low, high = seeds_and_images(value, values, ends, confidence)
+        low, high = seeds_and_images(value, values, ends, confidence, ring)
     else:
         ends = [(result.ci_low - result.value, result.ci_high - result.value) for result in results]
         below, above = np.mean(ends, axis=0)
-        low, high = seeds_and_images(value, values, (value + below, value + above), confidence)
+        low, high = seeds_and_images(value, values, (value + below, value + above), confidence, ring)
     low, high = (float(np.clip(end, *within)) for end in (low, high))
     return replace(
         results[0],

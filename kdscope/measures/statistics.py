@@ -122,14 +122,14 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, **options) -> tuple[float, fl
 
 
 def two_level_interval(
-    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0, ring: bool = False
 ) -> tuple[float, float]:
     """Interval of the mean of values [S, N], S trainings of one recipe on the same N images, for others of both.
 
     Student's t over the seeds' means and a bootstrap over images of their mean, as `seeds_and_images` adds them. To
     resample the seeds as well (Owen's pigeonhole bootstrap) is no interval where they are few: of two seeds, half of
     the draws are one of them twice, and what is meant for 95 % holds 80. NaN marks an image that does not count for a
-    seed (the mean is that of the seeds' means); a seed with no other is left out.
+    seed (the mean is that of the seeds' means); a seed with no other is left out. `ring`: as for `seeds_and_images`.
 
     Returns:
         (low, high); NaN where S < 2.
@@ -146,11 +146,15 @@ def two_level_interval(
         return math.nan, math.nan
     means = np.nanmean(values, axis=1)
     ends = _over_images(values, means, confidence, resamples, seed)
-    return seeds_and_images(float(means.mean()), means, ends, confidence)
+    return seeds_and_images(float(means.mean()), means, ends, confidence, ring)
 
 
 def seeds_and_images(
-    value: float, by_seed: Sequence[float] | np.ndarray, images: tuple[float, float], confidence: float = 0.95
+    value: float,
+    by_seed: Sequence[float] | np.ndarray,
+    images: tuple[float, float],
+    confidence: float = 0.95,
+    ring: bool = False,
 ) -> tuple[float, float]:
     """The interval of the mean over trainings that holds for other trainings and other images: the rule of all numbers.
 
@@ -160,13 +164,18 @@ def seeds_and_images(
 
     Args:
         value: the mean. by_seed: [S], S of at least 2. images: interval of it over images, of these trainings.
+        ring: whether the values are of pairs of neighbours in a ring of S seeds, so that each seed is in two of them.
+            What a seed does to both makes these alike: their mean then varies 2 (S - 1) / (S - 2) times as much as that
+            of S single ones that are as far apart.
 
     >>> [round(end, 3) for end in seeds_and_images(0.5, [0.4, 0.5, 0.6], (0.48, 0.53))]
     [0.251, 0.75]
     """
     low, high = images
-    error = float(np.std(by_seed, ddof=1)) / math.sqrt(len(by_seed))
-    return widened(value, error, len(by_seed) - 1, (low, high), confidence)
+    count = len(by_seed)
+    alike = 2 * (count - 1) / max(1, count - 2) if ring else 1.0
+    error = float(np.std(by_seed, ddof=1)) * math.sqrt(alike / count)
+    return widened(value, error, count - 1, (low, high), confidence)
 
 
 def widened(

@@ -145,6 +145,20 @@ def test_intervals_over_seeds_hold_as_often_as_they_say(seeds, of_seeds, of_imag
     assert held / trials >= 0.93  # 0.95 less two errors of 500 trials
 
 
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("shared", [True, False])
+def test_intervals_of_pairs_in_a_ring_hold_as_often_as_they_say(seeds, shared):
+    """What pairs have from their seeds is in two of them each; as if pairs were single, 85 % held where that is all."""
+    rng, held, trials = np.random.default_rng(seeds), 0, 400
+    for _ in range(trials):
+        own = 0.1 * rng.normal(size=(seeds, 1))
+        pairs = (own + np.roll(own, -1, axis=0)) / 2 if shared else own
+        values = pairs + 0.1 * rng.normal(size=(1, 40)) + 0.1 * rng.normal(size=(seeds, 40))
+        low, high = two_level_interval(values, resamples=100, ring=True)
+        held += low <= 0 <= high
+    assert held / trials >= 0.928  # 0.95 less two errors of 400 trials
+
+
 def test_two_level_is_wider_than_images_alone_where_seeds_differ():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(5, 1)) + 0.1 * rng.normal(size=(5, 400))
