@@ -86,9 +86,10 @@ def load_detector(network: nn.Module, path: str | Path, dataset: str) -> None:
     missing, misshapen, unknown = _faults(ours, state)
     if misshapen and not (missing or unknown) and all(_by_class(name, ours[name], state[name]) for name in misshapen):
         name = misshapen[0]
+        remedy = coco_ids(dataset) if len(state[name]) % 91 == 0 else ""  # 90 classes and the background, per anchor
         raise KDScopeError(
             f"{path} knows other classes than {dataset!r}: {name} is {list(state[name].shape)} and should be "
-            f"{list(ours[name].shape)}{coco_ids(dataset)}"
+            f"{list(ours[name].shape)}{remedy}"
         )
     load_weights(network, path)
 
