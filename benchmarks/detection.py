@@ -47,7 +47,6 @@ class Timed:
         self.batches, self.device = list(itertools.islice(batches.epoch(), options.steps)), options.device
         for batch in self.batches if self.learner.objective.observing else ():
             self.learner.observe(batch)
-        self.learner.objective.to(options.device)
         self.optimizer = make_optimizer(self.learner.parameters(), OptimSettings(name="adamw", lr=1e-4))
 
     def step(self) -> float:
