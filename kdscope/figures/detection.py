@@ -14,32 +14,38 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kdscope.detection.measures.cards import label_of
 from kdscope.figures import FIGURES
 from kdscope.figures.detection_epochs import CAPTION, of_epochs, over_epochs
-from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
+from kdscope.figures.detection_rows import (
+    SIZES,
+    curves,
+    framed_right,
+    height,
+    labels_of,
+    last_split,
+    lines,
+    one_each,
+)
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, Estimate, band, colours, interval, legend_below, marks, panels, styled
 
 MEAN = "0.5:0.95"
-FRAMED = {
-    "agree-f1": "Agree-F1 at IoU 0.5",
-    "label-agreement": "Same label (share of pairs)",
-    "box-iou": "IoU of paired boxes",
-    "score-gap": "Score difference",
-    "fidelity-ap": "Fidelity-AP",
-}
-ROWS = {"row-agreement": "Top-1 agreement (share)", "row-kl": "KL(teacher || student) (nats)"}
+FRAMED = {name: label_of(name) for name in ("agree-f1", "label-agreement", "box-iou", "score-gap", "fidelity-ap")}
+ROWS = {name: label_of(name) for name in ("row-agreement", "row-kl", "row-kl-tilted")}
 CAPTIONS = {
     "ap": "Average precision (IoU 0.5 to 0.95) of each way of training, over all objects and by their size; ticks are "
     "single seeds.",
     "difference": "Differences in average precision, paired over images and, where both have the same seeds, over "
     "these. Grey: two seeds of one training, which differ by chance alone.",
-    "agreement": "Detections of student and teacher, each cut where its own F1 is largest, paired one to one. The grey "
-    "band reaches from the floor to the ceiling; ticks are single seeds. Fidelity-AP takes the teacher's detections "
-    "for the truth.",
-    "iou": "Agree-F1 over the least overlap of a pair. Dashed: the controls.",
+    "agreement": "Detections of student and teacher, each cut where its own F1 is largest, paired one to one at an IoU "
+    "of 0.5. The grey band reaches from the floor to the ceiling, where that is more alike; ticks are single seeds. "
+    "Fidelity-AP takes the teacher's detections for the truth.",
+    "iou": "Agree-F1 over the least overlap of a pair, a panel for each student. Dashed: the floor, a student that "
+    "never met the teacher. Dotted: the ceiling.",
     "rows": "What the heads of student and teacher say of the same anchors, places or proposals, rows with an object "
-    "and background apart. The grey band reaches from the floor to the ceiling.",
+    "and background apart. The grey band reaches from the floor to the ceiling, where that is more alike. What was "
+    "asked is the teacher with the background weighed as in the student's soft loss.",
 }
 
 
@@ -56,8 +62,7 @@ def detection(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None]]:
     framed = taught[taught["measure"].isin(FRAMED) & taught["iou"].isin(("0.5", MEAN))]
     framed = framed[(framed["iou"] == "0.5") | (framed["measure"] == "fidelity-ap")]
     curve = last[(last["measure"] == "agree-f1") & (last["iou"] != MEAN)]
-    curve = one_each(curve[curve["pair"].isin(("teacher-student", ALONE, "ceiling:student-seeds"))])
-    curve = curve if len(curve[curve["pair"] == "teacher-student"]) else curve[:0]
+    curve = one_each(curve[curve["pair"] == "teacher-student"])
     rows = taught[taught["measure"].isin(ROWS)]
     with styled():
         yield drawn(table, "detection-ap", ap, lambda: precision(ap), CAPTIONS["ap"])
@@ -149,7 +154,7 @@ def _framed(rows: pd.DataFrame, titles: dict[str, str], column: str) -> Figure:
     for axes, name in zip(every, shown, strict=False):
         for row in main[main[column] == name].itertuples():
             at = order.index(row.line)
-            band(axes, row, at, colour)
+            band(axes, row, at, colour, filled=framed_right(row))
             if row.seed == "all":
                 own = rows[(rows[column] == name) & (rows["line"] == row.line) & (rows["seed"] != "all")]
                 axes.plot(own["value"], [at] * len(own), "|", color=colour["student"], markersize=5, alpha=0.5)
@@ -170,23 +175,35 @@ def _framed(rows: pd.DataFrame, titles: dict[str, str], column: str) -> Figure:
 
 
 def over_iou(rows: pd.DataFrame) -> Figure:
-    """Agreement over the overlap; a line for each pair."""
-    rows = rows.assign(at=rows["iou"].astype(float), who=rows["pair"].map(_kind) + rows["group"])
-    figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
-    names = list(dict.fromkeys(rows.sort_values("pair", ascending=False)["who"]))
-    colour, mark = colours(names), marks(names)
-    axes = grid[0][0]
-    for name in names:
-        own = rows[rows["who"] == name].groupby("at")[["value", "ci_low", "ci_high"]].mean()
-        style = "-" if name.startswith("teacher and ") else "--"
-        axes.plot(own.index, own["value"], style, marker=mark[name], markersize=3.5, color=colour[name], label=name)
-        axes.fill_between(own.index, own["ci_low"], own["ci_high"], color=colour[name], alpha=0.15, linewidth=0)
-    axes.set_xlabel("Least IoU of a pair")
-    axes.set_ylabel("Agree-F1")
-    axes.set_ylim(bottom=0)
-    legend_below(figure, axes.get_legend_handles_labels()[0])
+    """Agreement over the overlap; a panel for each student, with its floor and ceiling."""
+    lines_of = list(curves(rows.assign(at=rows["iou"].astype(float)), "at"))
+    texts, teachers = labels_of([b for (_, _, b), _ in lines_of]), {a for (_, a, _), _ in lines_of}
+    across = min(4, len(lines_of))
+    down = -(-len(lines_of) // across)
+    width = TWO_COLUMNS * max(0.5, across / 4)
+    figure, grid = panels(down, across, width, 0.5 + 1.7 * down, sharex=True, sharey=True)
+    every = [axes for line in grid for axes in line]
+    colour = colours(["student", "floor", "ceiling"])
+    for axes, ((_, a, b), own) in zip(every, lines_of, strict=False):
+        axes.plot(own["at"], own["value"], "-", marker="o", markersize=3, color=colour["student"], zorder=4)
+        axes.fill_between(own["at"], own["ci_low"], own["ci_high"], color=colour["student"], alpha=0.2, linewidth=0)
+        for side, style in (("floor", "--"), ("ceiling", ":")):
+            axes.plot(own["at"], own[side].astype(float), style, color=colour[side], linewidth=1.3, zorder=3)
+        axes.set_title(texts[b] if len(teachers) == 1 else f"{texts[b]} and {a}")
+        axes.set_ylim(bottom=0)
+    for k, axes in enumerate(every):
+        if k >= len(lines_of):
+            axes.set_axis_off()
+        elif k + across >= len(lines_of):
+            axes.set_xlabel("Least IoU of a pair")
+            axes.tick_params(labelbottom=True)
+    for line in grid:
+        line[0].set_ylabel("Agree-F1")
+    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=3, label="student")]
+    handles += [
+        Line2D([], [], color=colour[side], linestyle=style, label=side)
+        for side, style in (("floor", "--"), ("ceiling", ":"))
+        if rows[side].notna().any()
+    ]
+    legend_below(figure, handles)
     return figure
-
-
-def _kind(pair: str) -> str:
-    return {"teacher-student": "teacher and ", ALONE: "floor: teacher and "}.get(pair, "ceiling: seeds of ")

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from kdscope.detection.measures.cards import CARDS
 from kdscope.figures import FIGURES
 from kdscope.figures.detection_attention_definitions import (
     CAPTION,
@@ -26,11 +28,11 @@ from kdscope.figures.detection_attention_definitions import (
     stroke,
 )
 from kdscope.figures.detection_attention_definitions import definitions as by_definition
-from kdscope.figures.detection_rows import ALONE, SIZES, height, labels_of, last_split, lines, one_each
+from kdscope.figures.detection_rows import ALONE, SIZES, curves, height, labels_of, last_split, lines, one_each
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
 
-SCORES = {"auroc": ("AUROC", 0.5), "area-matched-iou": ("Area-matched IoU", None), "lift": ("Lift", 1.0)}
+SCORES = {name: (CARDS[name].title, CARDS[name].null) for name in ("auroc", "area-matched-iou", "lift")}
 REGIONS = ("small", "medium", "large", "ring", "far")
 ROLES = ("teacher", "student", "independent-student", "network", "random-init")
 KINDS = {
@@ -104,17 +106,16 @@ def levels(rows: pd.DataFrame) -> Figure:
     """Overlap over the levels, a line for each student, for the student alone, and for two seeds."""
     layers = sorted(rows["layer"].unique(), key=_stride)
     students = list(dict.fromkeys(rows.loc[rows["pair"] == "teacher-student", "b"]))
-    keys = list(dict.fromkeys(zip(rows["pair"], rows["group"], strict=True)))
+    every = dict(curves(rows, "layer", ("pair", "a_group", "group")))
+    keys = list(every)
+    several_teachers = len({a for pair, a, _ in keys if pair == "teacher-student"}) > 1
     colour, mark = colours([str(key) for key in keys]), marks([str(key) for key in keys])
     first = next((key for key in keys if key[0] == SHUFFLED), None)
     figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
-    for key in keys:
-        own = rows[(rows["pair"] == key[0]) & (rows["group"] == key[1])].groupby("layer")[
-            ["value", "ci_low", "ci_high"]
-        ]
-        own = own.mean().reindex(layers)
+    for key, own in every.items():
+        own = own.set_index("layer").reindex(layers)
         style = "-" if key[0] == "teacher-student" else ":" if key[0] in FLOORS else "--"
-        shown = {"color": colour[str(key)], "label": KINDS[key[0]].format(key[1])}
+        shown = {"color": colour[str(key)], "label": KINDS[key[0]].format(key[2] + f" and {key[1]}" * several_teachers)}
         if key[0] == SHUFFLED:  # that of each student would be nearly the same line
             shown |= {"color": "0.6", "label": KINDS[SHUFFLED] if key == first else None}
         grid[0][0].plot(range(len(layers)), own["value"], style, marker=mark[str(key)], markersize=4, **shown)
@@ -131,17 +132,32 @@ def _stride(layer: str) -> int:
     return int(layer.rpartition(" ")[2])
 
 
+def _beside(across: int, down: int, high: float) -> tuple[Figure, list[list[Axes]], Axes]:
+    """Panels, and one more on the right that is as high as all of them."""
+    figure = Figure(figsize=(TWO_COLUMNS, high), layout="constrained")
+    grid = figure.add_gridspec(down, across + 1, width_ratios=[1.0] * across + [1.1])
+    return (
+        figure,
+        [[figure.add_subplot(grid[row, column]) for column in range(across)] for row in range(down)],
+        figure.add_subplot(grid[:, -1]),
+    )
+
+
 def errors(rows: pd.DataFrame) -> Figure:
-    """For each pair a map of densities, and beside them the shares as bars."""
-    keys = list(dict.fromkeys(zip(rows["pair"], rows["b"], strict=True)))[:4]
+    """For each pair a map of densities, at most four in a row, and after them the shares as bars."""
+    keys = list(dict.fromkeys(zip(rows["pair"], rows["b"], strict=True)))
     layers = sorted((layer for layer in rows["layer"].unique() if layer), key=_stride)
     density = rows[rows["measure"] == "error-density"]
     most = density.loc[density["layer"] != "", "value"].max()
     texts = labels_of([b for _, b in keys])
-    high = max(2.0, 0.35 + 0.3 * len(layers) + 0.8) + 0.4
-    ratios = {"width_ratios": [1.0] * len(keys) + [1.1]}
-    figure, grid = panels(1, len(keys) + 1, TWO_COLUMNS, high, gridspec_kw=ratios)
-    for axes, (pair, b) in zip(grid[0], keys, strict=False):
+    across = min(4, len(keys))
+    down = -(-len(keys) // across)
+    high = max(2.0 * down, down * (0.35 + 0.3 * len(layers) + 0.8), 0.35 + 0.25 * len(keys)) + 0.4
+    figure, grid, bars = _beside(across, down, high)
+    every = [axes for line in grid for axes in line]
+    for axes in every[len(keys) :]:
+        axes.set_axis_off()
+    for k, (axes, (pair, b)) in enumerate(zip(every, keys, strict=False)):
         own = density[(density["pair"] == pair) & (density["b"] == b)]
         values = own.pivot_table(index="layer", columns="region", values="value").reindex(layers).reindex(
             columns=list(REGIONS)
@@ -152,18 +168,19 @@ def errors(rows: pd.DataFrame) -> Figure:
                 axes.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6.5,
                           color="white" if value > 0.6 * most else "black")  # fmt: skip
         axes.set_xticks(range(len(REGIONS)), REGIONS, rotation=45, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(layers)), layers if axes is grid[0][0] else [""] * len(layers))
+        axes.set_yticks(range(len(layers)), layers if k % across == 0 else [""] * len(layers))
         axes.grid(visible=False)
         axes.set_title(texts[b] + (" (floor)" if pair == ALONE else ""))
     colour = colours(list(REGIONS))
-    axes, ends = grid[0][-1], np.zeros(len(keys))
+    axes, ends = bars, np.zeros(len(keys))
     share = rows[(rows["measure"] == "error-share") & (rows["layer"] == "")]
     for region in REGIONS:
         own = share[share["region"] == region].set_index(["pair", "b"])["value"]
         values = np.array([100 * own.get(key, 0.0) for key in keys])
         axes.barh(range(len(keys)), values, left=ends, height=0.6, color=colour[region], linewidth=0)
         ends += values
-    lines(axes, [texts[b] for _, b in keys], "", "Share of the error (%)", 4)
+    names = [texts[b] + (" (floor)" if pair == ALONE else "") for pair, b in keys]
+    lines(axes, names, "", "Share of the error (%)", 4)
     axes.yaxis.tick_right()
     axes.set_xlim(0, 100)
     legend_below(figure, [Patch(color=colour[region], label=region) for region in REGIONS])

@@ -23,11 +23,13 @@ OUTCOMES = {
     "beyond-teacher": "Beyond the teacher:\nfound by neither",
     "harm": "Harm: found alone, now missed",
 }
+LEAST = 10  # objects, of fewer of which a share says nothing
 KINDS = ("localisation", "classification", "duplicate", "background", "both", "missed")
 ROLES = ("teacher", "independent-student", "student", "network")
 CAPTIONS = {
     "outcomes": "What became of the objects, at IoU 0.5 (filled) and 0.75 (open), by their size. Ticks: the same of a "
-    "second seed of the student alone in the place of the student, which is what chance finds and loses.",
+    "second seed of the student alone in the place of the student, which is what chance finds and loses. On the right: "
+    f"of how many objects they are shares, at the first IoU; those of fewer than {LEAST} are grey, with no interval.",
     "errors": "AP50 that would be gained if an oracle mended the mistakes of one kind (Bolya et al., ECCV 2020).",
     "inherited": "The share of the false positives of each student that are its teacher's too. Ticks: the same of the "
     "student alone, which has never met the teacher.",
@@ -59,17 +61,23 @@ def outcomes(rows: pd.DataFrame) -> Figure:
     colour = colours(["student", "floor"])
     for axes, (measure, title) in zip(grid[0], OUTCOMES.items(), strict=True):
         for row in rows[rows["measure"] == measure].itertuples():
+            first = row.iou == ious[0]
+            if first and not math.isnan(row.objects):
+                place = (1, order.index((row.b, row.area)))
+                axes.annotate(f"{row.objects:.0f}", place, (2, 0), ("axes fraction", "data"), "offset points",
+                              va="center", fontsize=6.5, color="0.35")  # fmt: skip
             if math.isnan(row.value):
                 continue
-            first = row.iou == ious[0]
+            few = row.objects < LEAST
             at = order.index((row.b, row.area)) + (-0.16 if first else 0.16) * (len(ious) > 1)
             if not math.isnan(row.floor):
                 axes.plot([100 * row.floor] * 2, [at - 0.15, at + 0.15], color=colour["floor"], linewidth=1.5, zorder=2)
             options = {} if first else {"markerfacecolor": "white"}
-            estimate = Estimate(100 * row.value, 100 * row.ci_low, 100 * row.ci_high)
-            interval(axes, estimate, at, color=colour["student"], zorder=4, **options)
+            ends = (math.nan,) * 2 if few else (100 * row.ci_low, 100 * row.ci_high)
+            estimate = Estimate(100 * row.value, *ends)
+            interval(axes, estimate, at, color="0.7" if few else colour["student"], zorder=4, **options)
         names = [size if len(students) == 1 else f"{texts[b]} · {size}" for b, size in order]
-        lines(axes, names, title, "Objects (%)", 4)
+        lines(axes, names, title, "Objects (% of n)", 4)
         axes.set_xlim(left=0)
     handles = [
         Line2D([], [], color=colour["student"], marker="o", markersize=4, label=f"IoU {iou}",

@@ -1,11 +1,13 @@
 """What the figures of detectors share: which rows of a table they show, and panels with a line of text for each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from kdscope.detection.measures.cards import CARDS
+from kdscope.errors import KDScopeError
 from kdscope.figures.style import ROW, short_names
 
 ALONE = "floor:independent-student"
@@ -22,6 +24,30 @@ def one_each(rows: pd.DataFrame) -> pd.DataFrame:
 def last_split(rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the split that was named last: with train and test, of test."""
     return rows[rows["split"] == rows["split"].iloc[-1]] if len(rows) else rows
+
+
+def curves(
+    rows: pd.DataFrame, x: str, keys: Sequence[str] = ("pair", "a", "b")
+) -> Iterator[tuple[tuple, pd.DataFrame]]:
+    """The rows of each comparison along `x`, in their order; they have one value at each place.
+
+    Raises:
+        KDScopeError: several values, which must not be averaged: of an interval there is no mean.
+    """
+    for key, own in rows.groupby(list(keys), sort=False, dropna=False):
+        if own[x].duplicated().any():
+            raise KDScopeError(f"{' '.join(map(str, key))}: the table has several rows of one {x}")
+        yield key, own.sort_values(x)
+
+
+def framed_right(row: pd.Series) -> bool:
+    """Whether the ceiling of a row lies beyond its floor, on the side where its measure is more alike.
+
+    >>> framed_right(pd.Series({"measure": "agree-f1", "floor": 0.5, "ceiling": 0.4}))
+    False
+    """
+    lower = CARDS[row.measure].direction == "lower"
+    return not (row.floor <= row.ceiling if lower else row.floor >= row.ceiling)
 
 
 def labels_of(names: Sequence[str]) -> dict[str, str]:

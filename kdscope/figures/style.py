@@ -204,10 +204,10 @@ def interval(axes: Axes, row: Any, at: float, *, upright: bool = False, **option
     axes.errorbar(**place, **{"fmt": "o", "markersize": 4, "elinewidth": 1.0, "capsize": 0, **options})
 
 
-def band(axes: Axes, row: pd.Series, at: float, colour: dict) -> None:
-    """From the floor to the ceiling, as far as they are known."""
+def band(axes: Axes, row: pd.Series, at: float, colour: dict, filled: bool = True) -> None:
+    """From the floor to the ceiling, as far as they are known; not `filled`, only these."""
     known = [value for value in (row.floor, row.ceiling) if not math.isnan(value)]
-    if len(known) == 2:
+    if len(known) == 2 and filled:
         axes.barh(at, abs(row.ceiling - row.floor), left=min(known), height=0.62, color=BAND, linewidth=0, zorder=1)
     for side, value in (("floor", row.floor), ("ceiling", row.ceiling)):
         if not math.isnan(value):
