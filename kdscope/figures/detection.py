@@ -44,8 +44,8 @@ CAPTIONS = {
     "iou": "Agree-F1 over the least overlap of a pair, a panel for each student. Dashed: the floor, a student that "
     "never met the teacher. Dotted: the ceiling.",
     "rows": "What the heads of student and teacher say of the same anchors, places or proposals, rows with an object "
-    "and background apart. The grey band reaches from the floor to the ceiling, where that is more alike. What was "
-    "asked is the teacher with the background weighed as in the student's soft loss.",
+    "and background apart. The grey band reaches from the floor to the ceiling, where that is more alike. Tilted KL "
+    "is from the teacher with the background weighed as in the student's soft loss.",
 }
 
 

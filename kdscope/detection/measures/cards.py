@@ -62,7 +62,7 @@ _AGREEMENT = [
           "part of this.", invariances=(*ROWS, "swap")),
     _card("row-kl", "KL of the heads", "nats", POSITIVE, "lower", "KL(P_T || P_S) on the same anchors, places or "
           "proposals, of sigmoids the sum over classes.", invariances=ROWS),
-    _card("row-kl-tilted", "KL of the heads from what was asked", "nats", POSITIVE, "lower", "As KL of the heads, from "
+    _card("row-kl-tilted", "Tilted KL of the heads", "nats", POSITIVE, "lower", "As KL of the heads, from "
           "w P_T, normalised: where a soft loss weighs the background by w_0, its optimum is not the teacher.",
           citation=CHEN, invariances=ROWS),
     _card("worse-boxes", "Worse boxes", "share", SHARE, "lower", "Rows with an object where the student's box is "
