@@ -190,7 +190,7 @@ def over_iou(rows: pd.DataFrame) -> Figure:
         for side, style in (("floor", "--"), ("ceiling", ":")):
             axes.plot(own["at"], own[side].astype(float), style, color=colour[side], linewidth=1.3, zorder=3)
         axes.set_title(texts[b] if len(teachers) == 1 else f"{texts[b]} and {a}")
-        axes.set_ylim(bottom=0)
+    grid[0][0].set_ylim(bottom=0)  # of all, and once all are drawn
     for k, axes in enumerate(every):
         if k >= len(lines_of):
             axes.set_axis_off()

@@ -100,6 +100,7 @@ def test_no_band_goes_backwards():
 
 def test_over_iou_there_is_a_panel_for_each_student_with_its_floor_and_ceiling():
     rows = table(**every(("b", "iou"), STUDENTS[:5], ("0.5", "0.75", "0.95"))).assign(measure="agree-f1")
+    rows.loc[rows["b"] != "a", ["value", "ci_low", "ci_high"]] += 0.3
     figure = drawn(over_iou, rows)
     panels = {axes.get_title(): axes for axes in figure.axes if axes.axison}
     assert list(panels) == list(STUDENTS[:5])
@@ -108,6 +109,8 @@ def test_over_iou_there_is_a_panel_for_each_student_with_its_floor_and_ceiling()
         for line, column in zip(axes.lines, ("value", "floor", "ceiling"), strict=True):
             assert line.get_xdata().tolist() == [0.5, 0.75, 0.95]
             assert line.get_ydata().tolist() == own[column].tolist()
+            assert axes.get_ylim()[0] == 0
+            assert axes.get_ylim()[1] > rows[["value", "ci_high", "ceiling"]].max().max()
 
 
 def test_several_rows_of_one_place_are_not_averaged():
