@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kdscope.analyses.base import Report, analysis, tidy
+from kdscope.analyses.cast import nearest_first
 from kdscope.analyses.graph_numbers import SHUFFLED, WHOLE, Cell, Cells, measured, pictured
 from kdscope.analyses.kin import by_group, identify, names_of
 from kdscope.errors import KDScopeError
@@ -87,7 +88,8 @@ def graph(
     together: dict[Key, list[tuple[Cells, Cells, dict]]] = {}
     for group in by_group(students).values():
         for student in group:
-            beside = [other for other in alone if other.architecture == student.architecture][:1]
+            fitting = [other for other in alone if other.architecture == student.architecture]
+            beside = nearest_first(student, fitting)[:1]
             for k, (cache, others) in enumerate(_caches(student, beside, splits, view, images)):
                 found, null = measured(cache, others, batch)
                 about = shared | _about(student, cache, known, k, batch)
