@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from kdscope.analyses.detection_views import Seen
 from kdscope.detection.average_precision import RELATIVE_AREAS, Areas, areas_for
@@ -104,7 +103,7 @@ class Framing(NamedTuple):
             cache.array(name)[:] for name in ("frame/size", "frame/original", "truth/labels", "truth/crowd")
         )
         boxes = cache.array("truth/boxes")[:] * np.tile((sizes / original)[:, ::-1], 2)[:, None]
-        ranges, area = areas_for(torch.from_numpy(original)), cache.array("truth/area")[:].astype(np.float64)
+        ranges, area = areas_for(cache.identity["dataset"]), cache.array("truth/area")[:].astype(np.float64)
         area = area / original.prod(axis=1)[:, None] if ranges.relative else area
         there, ignored = (labels > 0) & (crowd == 0), (labels > 0) & (crowd != 0)
         parts = [[some[k] for some, k in zip(*both, strict=True)] for both in ((boxes, ignored), (area, there))]

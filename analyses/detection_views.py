@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from kdscope.analyses.cast import Cast, Party
 from kdscope.detection.average_precision import COCO_IOU, areas_for
@@ -56,8 +55,8 @@ class Seen:
 
     @cached_property
     def areas(self) -> dict[str, tuple[float, float]]:
-        """Ranges of object sizes in pixels: COCO's, or where all images have one size, parts of it."""
-        areas = areas_for(torch.from_numpy(self.sizes))
+        """Ranges of object sizes in pixels: COCO's, or of generated scenes, which have one size, parts of it."""
+        areas = areas_for(self.cache.identity["dataset"])
         scale = float(self.sizes[0].prod()) if areas.relative else 1.0
         return {"all": ALL} | {name: (low * scale, high * scale) for name, (low, high) in areas.ranges.items()}
 

@@ -34,14 +34,15 @@ RELATIVE_AREAS = Areas(
 )
 
 
-def areas_for(sizes: Tensor) -> Areas:
-    """What is small and large in images of `sizes` [N, 2]: COCO's pixels, or where all have one size, parts of it.
+def areas_for(dataset: str) -> Areas:
+    """What is small and large in the images of the dataset of that name: COCO's pixels, of `scenes` parts of the image.
 
-    >>> import torch
-    >>> areas_for(torch.tensor([[64, 64], [64, 64]])).relative, areas_for(torch.tensor([[64, 64], [48, 64]])).relative
+    Scenes are drawn at any size, all of it in proportion; what is small in other images was published in pixels.
+
+    >>> areas_for("scenes:100:256").relative, areas_for("coco:/data").relative
     (True, False)
     """
-    return RELATIVE_AREAS if bool((sizes == sizes[:1]).all()) else COCO_AREAS
+    return RELATIVE_AREAS if dataset.partition(":")[0] == "scenes" else COCO_AREAS
 
 
 class AveragePrecision(NamedTuple):

@@ -9,7 +9,7 @@ from torchvision.models import detection as zoo
 
 from kdscope.detection.adapter import Adapter, adapt
 from kdscope.detection.adapter.base import Targets
-from kdscope.detection.average_precision import areas_for, average_precision
+from kdscope.detection.average_precision import COCO_AREAS, Areas, average_precision
 from kdscope.detection.batch import DetectionBatch
 from kdscope.detection.data import DetectionSplit
 from kdscope.detection.data.batches import DetectionBatches
@@ -93,16 +93,18 @@ def found_by(
 
 
 def scored(
-    found: Sequence[Found], split: DetectionSplit, classes: int, index: Tensor | None = None, most: int = MOST
+    found: Sequence[Found],
+    split: DetectionSplit,
+    classes: int,
+    index: Tensor | None = None,
+    most: int = MOST,
+    areas: Areas = COCO_AREAS,
 ) -> dict[str, float]:
-    """COCO's numbers of what was found in the images of a split (those at `index`; all), and `ar` at the largest cap.
-
-    Of images of one size, areas are parts of the image: pixels mean nothing there. Of others they are COCO's.
-    """
+    """COCO's numbers of what was found in the images of a split (those at `index`; all); `ar` is at the largest cap."""
     index = torch.arange(len(split)) if index is None else index
     sizes = split.sizes[index]
     objects = split.objects.subset(index)
-    measured = average_precision(found, objects, classes, caps=(1, 10, most), areas=areas_for(sizes), sizes=sizes)
+    measured = average_precision(found, objects, classes, caps=(1, 10, most), areas=areas, sizes=sizes)
     numbers = measured.summary()
     return numbers | {"ar": numbers.pop(f"ar{most}")}
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from kdscope.config import Config, DataSettings, NetworkSettings, TeacherSettings
 from kdscope.detection import models
+from kdscope.detection.average_precision import areas_for
 from kdscope.detection.data import DetectionDataset, DetectionSplit, load
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.data.catalogue import DETECTION_DATASETS
@@ -196,7 +197,8 @@ class Detection:
                 learner.observe(batch)
 
     def evaluate(self, fabric: Fabric, network: nn.Module, batches: DetectionBatches) -> dict[str, float]:
-        most = most_of(batches.dataset.name)
+        dataset = batches.dataset
+        most = most_of(dataset.name)
         mine = detect(network, batches, most=most)
         every = [mine]
         if fabric.world_size > 1:
@@ -204,7 +206,7 @@ class Detection:
             torch.distributed.all_gather_object(every, mine)
         index = torch.cat([part for part, _ in every])
         found = [one for _, part in every for one in part]  # the ranks take runs of images, in their order
-        return scored(found, batches.split, batches.dataset.num_classes, index, most)
+        return scored(found, batches.split, dataset.num_classes, index, most, areas_for(dataset.name))
 
     def probe(self, run: Run, fabric: Fabric, dataset: DetectionDataset, learner: DetectionLearner, epoch: int) -> None:
         write_probe(run, fabric, dataset, learner, epoch)

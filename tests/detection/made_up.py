@@ -18,7 +18,7 @@ class Memory:
     path = "memory"
 
     def __init__(self, arrays: dict, identity: dict):
-        self._arrays, self.identity, self.classes = arrays, identity, CLASSES
+        self._arrays, self.identity, self.classes = arrays, {"dataset": "scenes", **identity}, CLASSES
         self.index = np.arange(IMAGES)
 
     @property

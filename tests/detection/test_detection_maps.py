@@ -51,13 +51,14 @@ def test_small_is_what_average_precision_calls_small():
     square = network(every_object())
     assert sizes_on_the_grid(square)[0].tolist() == ["small", "medium", "large"]
     assert (sizes_on_the_grid(square) == sizes_in_ap(square)).all()
-    # Of images that differ in size COCO's pixels count: stored larger, some by twice as much, they have other words.
+    # Of all but generated scenes COCO's pixels count: stored larger, some by twice as much, they have other words.
     scale = np.where(np.arange(IMAGES) % 2, 2.5, 1.25)[:, None]
     boxes = (BOXES * scale[..., None]).astype(np.float32)
     area = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).astype(np.float32)
     cache = changed(
         **{"truth/boxes": boxes, "truth/area": area, "frame/original": np.full((IMAGES, 2), SIDE * scale, dtype=int)}
     )
+    cache.identity["dataset"] = "coco:photographs"
     assert sizes_on_the_grid(cache)[:2].tolist() == [["small", "medium", "medium"], ["medium", "medium", "large"]]
     assert (sizes_on_the_grid(cache) == sizes_in_ap(cache)).all()
     # A file may say that an object is smaller than its box: the area of its mask.
