@@ -203,16 +203,26 @@ def test_a_last_batch_of_one_image_is_left_out_where_a_batch_norm_would_see_one_
         kdscope.train(tmp_path / "one", **SSD | {"batch_size": 1})
 
 
+def test_maps_of_ssdlite_are_not_those_of_a_pyramid(tmp_path, teacher):
+    with pytest.raises(KDScopeError, match="the student has no map of stride 8, only 16, 32, 64, 128, 256, 512"):
+        kdscope.train(tmp_path / "run", **SSD | {"batch_size": 4}, teachers=[teacher], method="fgd")
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_finds_objects(tmp_path):
     """Eight scenes by heart."""
     options = STUDENT | {"data": "scenes:8:128:8", "augment": "none", "epochs": 20, "batch_size": 4}
     run = kdscope.train(tmp_path / "run", **options)
     assert run.metrics[-1]["loss"] < 0.7 * run.metrics[0]["loss"]
+    dataset = run.dataset()
+    found = detect(run.model(), HeldOut(dataset, dataset.train, batch_size=8))[1]
+    assert scored(found, dataset.train, 3)["ap50"] > 0.4
 
 
 def test_a_users_own_detector_is_trained_and_scored(tmp_path, teacher):
     options = QUICK | {"model": "own_detector:student", "teachers": [teacher], "method": "mimicry"}
-    run = kdscope.train(tmp_path / "run", **options, terms={"mimicry": {"strides": [8]}})
+    run = kdscope.train(tmp_path / "run", **options, terms={"mimicry": {"strides": [8]}}, probe_every=2, probe_size=4)
+    assert len(list((run.path / "features").glob("probe-epoch-0002-*.kdcache"))) == 4  # itself and beside its teacher
     assert {"detection.first", "mimicry", "test_ap"} <= run.metrics[-1].keys()
     assert [key for key in load_file(run.weights) if not key.startswith(("body", "head"))] == []
 
