@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from kdscope.detection.measures.cards import label_of
 from kdscope.figures import FIGURES
+from kdscope.figures.detection_curves import in_panels
 from kdscope.figures.detection_epochs import CAPTION, of_epochs, over_epochs
 from kdscope.figures.detection_rows import (
     SIZES,
@@ -26,6 +27,7 @@ from kdscope.figures.detection_rows import (
     last_split,
     lines,
     one_each,
+    titled,
 )
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, Estimate, band, colours, interval, legend_below, marks, panels, styled
@@ -176,34 +178,8 @@ def _framed(rows: pd.DataFrame, titles: dict[str, str], column: str) -> Figure:
 
 def over_iou(rows: pd.DataFrame) -> Figure:
     """Agreement over the overlap; a panel for each student, with its floor and ceiling."""
-    lines_of = list(curves(rows.assign(at=rows["iou"].astype(float)), "at"))
-    texts, teachers = labels_of([b for (_, _, b), _ in lines_of]), {a for (_, a, _), _ in lines_of}
-    across = min(4, len(lines_of))
-    down = -(-len(lines_of) // across)
-    width = TWO_COLUMNS * max(0.5, across / 4)
-    figure, grid = panels(down, across, width, 0.5 + 1.7 * down, sharex=True, sharey=True)
-    every = [axes for line in grid for axes in line]
-    colour = colours(["student", "floor", "ceiling"])
-    for axes, ((_, a, b), own) in zip(every, lines_of, strict=False):
-        axes.plot(own["at"], own["value"], "-", marker="o", markersize=3, color=colour["student"], zorder=4)
-        axes.fill_between(own["at"], own["ci_low"], own["ci_high"], color=colour["student"], alpha=0.2, linewidth=0)
-        for side, style in (("floor", "--"), ("ceiling", ":")):
-            axes.plot(own["at"], own[side].astype(float), style, color=colour[side], linewidth=1.3, zorder=3)
-        axes.set_title(texts[b] if len(teachers) == 1 else f"{texts[b]} and {a}")
-    grid[0][0].set_ylim(bottom=0)  # of all, and once all are drawn
-    for k, axes in enumerate(every):
-        if k >= len(lines_of):
-            axes.set_axis_off()
-        elif k + across >= len(lines_of):
-            axes.set_xlabel("Least IoU of a pair")
-            axes.tick_params(labelbottom=True)
-    for line in grid:
-        line[0].set_ylabel("Agree-F1")
-    handles = [Line2D([], [], color=colour["student"], marker="o", markersize=3, label="student")]
-    handles += [
-        Line2D([], [], color=colour[side], linestyle=style, label=side)
-        for side, style in (("floor", "--"), ("ceiling", ":"))
-        if rows[side].notna().any()
-    ]
-    legend_below(figure, handles)
+    found = list(curves(rows.assign(at=rows["iou"].astype(float)), "at"))
+    figure, shown = in_panels(titled(found), "Agree-F1")
+    for axes in shown[-4:]:
+        axes.set_xlabel("Least IoU of a pair")
     return figure

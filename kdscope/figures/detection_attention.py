@@ -20,7 +20,6 @@ from kdscope.detection.measures.cards import CARDS
 from kdscope.figures import FIGURES
 from kdscope.figures.detection_attention_definitions import (
     CAPTION,
-    FLOORS,
     OTHERS,
     SHUFFLED,
     UNTRAINED,
@@ -28,23 +27,22 @@ from kdscope.figures.detection_attention_definitions import (
     stroke,
 )
 from kdscope.figures.detection_attention_definitions import definitions as by_definition
-from kdscope.figures.detection_rows import ALONE, SIZES, curves, height, labels_of, last_split, lines, one_each
+from kdscope.figures.detection_curves import in_panels
+from kdscope.figures.detection_rows import ALONE, SIZES, curves, height, labels_of, last_split, lines, one_each, titled
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
 
 SCORES = {name: (CARDS[name].title, CARDS[name].null) for name in ("auroc", "area-matched-iou", "lift")}
 REGIONS = ("small", "medium", "large", "ring", "far")
 ROLES = ("teacher", "student", "independent-student", "network", "random-init")
-KINDS = {
-    **{"teacher-student": "{}", ALONE: "floor: {}", "ceiling:student-seeds": "ceiling: seeds of {}"},
-    **{UNTRAINED: "floor: {}", SHUFFLED: "floor: maps of other images"},
-}
+NAMES = {UNTRAINED: "floor: untrained", SHUFFLED: "floor: maps of other images"}
 CAPTIONS = {
     "attention": "The attention of each network against the boxes, by object size, mean over the levels of the "
     "pyramid. Dashed: a map that is the same everywhere (AUROC 0.5, lift 1). Upright strokes: each network's maps of "
     "other images, which is what looking at the middle earns. Random init: the student's architecture before training.",
-    "levels": "Overlap of the attention of student and teacher at the area of the objects, level by level. "
-    "Dashed: the student alone, and two seeds of one training. Dotted: an untrained network, and maps of other images.",
+    "levels": "Overlap of the attention of student and teacher at the area of the objects, level by level, a panel for "
+    "each student. Dashed: the student alone; dotted: two seeds of one training; grey: an untrained network, and "
+    "maps of other images.",
     "error": "Left: squared error of the features over that of the average cell, by region and level (1: as "
     "everywhere). Right: the share of the error that lies in each region, mean over the levels; shares add up to one.",
 }
@@ -59,7 +57,7 @@ def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | Non
     truth = last[last["measure"].isin(SCORES) & (last["layer"] == "") & (last["a"] == "true boxes")]
     truth = one_each(truth)
     overlap = last[(last["measure"] == "attention-overlap") & (last["area"] == "all") & (last["layer"] != "")]
-    overlap = one_each(overlap[overlap["pair"].isin(KINDS)])
+    overlap = one_each(overlap[overlap["pair"].isin(("teacher-student", *NAMES))])
     overlap = overlap if (overlap["pair"] == "teacher-student").any() else overlap[:0]
     error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]
     error, more = one_each(error), several(one_each(known))
@@ -103,28 +101,23 @@ def attention(rows: pd.DataFrame) -> Figure:
 
 
 def levels(rows: pd.DataFrame) -> Figure:
-    """Overlap over the levels, a line for each student, for the student alone, and for two seeds."""
+    """Overlap over the levels, a panel for each student, beside maps of other images and of an untrained network."""
     layers = sorted(rows["layer"].unique(), key=_stride)
-    students = list(dict.fromkeys(rows.loc[rows["pair"] == "teacher-student", "b"]))
-    every = dict(curves(rows, "layer", ("pair", "a_group", "group")))
-    keys = list(every)
-    several_teachers = len({a for pair, a, _ in keys if pair == "teacher-student"}) > 1
-    colour, mark = colours([str(key) for key in keys]), marks([str(key) for key in keys])
-    first = next((key for key in keys if key[0] == SHUFFLED), None)
-    figure, grid = panels(1, 1, TWO_COLUMNS * 0.7, 2.6)
-    for key, own in every.items():
-        own = own.set_index("layer").reindex(layers)
-        style = "-" if key[0] == "teacher-student" else ":" if key[0] in FLOORS else "--"
-        shown = {"color": colour[str(key)], "label": KINDS[key[0]].format(key[2] + f" and {key[1]}" * several_teachers)}
-        if key[0] == SHUFFLED:  # that of each student would be nearly the same line
-            shown |= {"color": "0.6", "label": KINDS[SHUFFLED] if key == first else None}
-        grid[0][0].plot(range(len(layers)), own["value"], style, marker=mark[str(key)], markersize=4, **shown)
-        band = own["ci_low"], own["ci_high"]
-        grid[0][0].fill_between(range(len(layers)), *band, color=shown["color"], alpha=0.15, linewidth=0)
-    grid[0][0].set_xticks(range(len(layers)), layers)
-    grid[0][0].set_ylabel("Overlap with the teacher" if students else "Overlap")
-    grid[0][0].set_ylim(bottom=0)
-    legend_below(figure, grid[0][0].get_legend_handles_labels()[0])
+    found = list(curves(rows.assign(at=rows["layer"].map(layers.index)), "at", ("pair", "a_group", "group")))
+    students = [(key, own) for key, own in found if key[0] == "teacher-student"]
+    beside = {UNTRAINED: [], SHUFFLED: []}
+    for (_, a, b), own in students:
+        kinds = {UNTRAINED: own["architecture"].iloc[0], SHUFFLED: b + OTHERS}
+        for kind, wanted in kinds.items():
+            column = "architecture" if kind == UNTRAINED else "group"
+            fits = [each for (pair, of, _), each in found if (pair, of, each[column].iloc[0]) == (kind, a, wanted)]
+            beside[kind].append(fits[0] if fits else None)
+    named = {NAMES[kind]: each for kind, each in beside.items()}
+    figure, shown = in_panels(titled(students), "Overlap with the teacher", named)
+    for axes in shown:
+        axes.set_xticks(range(len(layers)), [f"{_stride(layer)}" for layer in layers])
+    for axes in shown[-4:]:
+        axes.set_xlabel("Stride")
     return figure
 
 

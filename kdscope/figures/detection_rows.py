@@ -40,6 +40,12 @@ def curves(
         yield key, own.sort_values(x)
 
 
+def titled(found: Sequence[tuple[tuple, pd.DataFrame]]) -> list[tuple[str, pd.DataFrame]]:
+    """Curves with the names of their students, and of the teacher where there are several."""
+    texts, teachers = labels_of([b for (_, _, b), _ in found]), {a for (_, a, _), _ in found}
+    return [(texts[b] if len(teachers) == 1 else f"{texts[b]} and {a}", own) for (_, a, b), own in found]
+
+
 def framed_right(row: pd.Series) -> bool:
     """Whether the ceiling of a row lies beyond its floor, on the side where its measure is more alike.
 

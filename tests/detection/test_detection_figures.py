@@ -134,12 +134,24 @@ def test_every_student_has_its_map_of_errors():
     np.testing.assert_allclose(widths, 100 * own)
 
 
-def test_overlap_of_levels_is_that_of_each_pair():
-    rows = table(**every(("b", "layer"), STUDENTS[:2], LAYERS))
+def test_over_levels_each_student_has_its_controls():
+    taught = table(**every(("b", "layer"), STUDENTS[:2], LAYERS))
+    others = table(**every(("b", "layer"), ("a (shuffled images)", "net (random init)"), LAYERS))
+    others["pair"] = others["b"].map(
+        {"a (shuffled images)": "floor:shuffled", "net (random init)": "floor:random-init"}
+    )
+    others["value"] /= 10
+    rows = pd.concat([taught, others]).assign(architecture="net")
     figure = drawn(levels, rows)
-    for name in STUDENTS[:2]:
-        line = next(line for line in figure.axes[0].lines if line.get_label() == name)
-        assert line.get_ydata().tolist() == rows.loc[rows["b"] == name, "value"].tolist()
+    panels = {axes.get_title(): axes for axes in figure.axes}
+    assert list(panels) == list(STUDENTS[:2])
+    untrained = others.loc[others["pair"] == "floor:random-init", "value"].tolist()
+    shuffled = others.loc[others["pair"] == "floor:shuffled", "value"].tolist()
+    for name, beside in {"a": [untrained, shuffled], "b": [untrained]}.items():
+        own = taught[taught["b"] == name]
+        expected = [own[column].tolist() for column in ("value", "floor", "ceiling")] + beside
+        assert [line.get_ydata().tolist() for line in panels[name].lines] == expected
+        assert [text.get_text() for text in panels[name].get_xticklabels()] == ["8", "16"]
 
 
 def test_shares_of_few_objects_are_grey_and_their_number_is_said():
