@@ -71,6 +71,7 @@ def test_recomposed_losses_and_gradients_are_torchvisions_bit_for_bit(name):
         ("torchvision:ssdlite320_mobilenet_v3_large", dict(zip("012345", (16, 32, 64, 128, 256, 512), strict=True))),
         ("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", {"1": 32}),  # both of its levels have this stride
         ("fcos_resnet18", {"0": 8, "1": 16, "2": 32, "p6": 64, "p7": 128}),
+        ("torchvision:ssd300_vgg16", dict(zip("012345", (8, 16, 32, 64, 100, 300), strict=True))),
     ],
 )
 def test_strides_are_of_the_levels_and_not_of_the_pooled_one(name, strides):

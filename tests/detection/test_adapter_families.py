@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torchvision.models.detection.image_list import ImageList
 
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
@@ -113,6 +114,9 @@ def test_levels_anchors_and_rows_of_a_frame_of_320_pixels(name, grids, widths, r
     assert said.logits.shape == (count, numbers)
     assert said.deltas.shape == (count, 4)
     assert adapter.anchors(frame).shape == (count, 4)
+    owner = adapter.detector.rpn if head == "rpn" else adapter.detector
+    whole = owner.anchor_generator(ImageList(frame.images, list(frame.sizes)), list(features.values()))
+    assert torch.equal(adapter.anchors(frame), whole[0])
     assert (said.centreness is not None) is name.startswith("fcos")
 
 

@@ -118,19 +118,24 @@ class Adapter:
         return {stride: features[key].float() for key, stride in self.strides_of(features).items()}
 
     def _levels(self, batch: DetectionBatch) -> list[Tensor]:
-        """The outputs of the backbone, whose shapes anchors follow; no batch statistic moves for them."""
-        with evaluating(self.detector):
-            return list(self.features(batch).values())
+        """Empty tensors with the shapes of the outputs of the backbone, which anchors follow."""
+        images = batch.images
+        return [images.new_empty(shape) for shape in self._shapes(tuple(images.shape)).values()]
 
     def _strides(self) -> dict[str, int]:
         """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""
+        shapes = self._shapes((1, 3, LARGE, LARGE))
+        found = {LARGE // shape[-1]: key for key, shape in shapes.items() if key != POOLED}
+        return {key: stride for stride, key in sorted(found.items())}
+
+    def _shapes(self, images: tuple[int, ...]) -> dict[str, torch.Size]:
+        """Of each output of the backbone for images [N, 3, H, W]; nothing is computed, and no batch statistic moves."""
         backbone = self.detector.backbone
         state = {name: value.to("meta") for name, value in backbone.state_dict(keep_vars=True).items()}
         with evaluating(backbone):
-            features = functional_call(backbone, state, (torch.empty(1, 3, LARGE, LARGE, device="meta"),))
+            features = functional_call(backbone, state, (torch.empty(images, device="meta"),))
         features = {"0": features} if isinstance(features, Tensor) else features
-        found = {LARGE // value.shape[-1]: key for key, value in features.items() if key != POOLED}
-        return {key: stride for stride, key in sorted(found.items())}
+        return {key: value.shape for key, value in features.items()}
 
 
 def exact_heads(said: Any) -> Any:

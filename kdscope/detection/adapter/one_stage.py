@@ -67,6 +67,11 @@ class OneStage(Adapter):
         anchors = self.detector.anchor_generator(image_list(batch), levels)
         return features, outputs, anchors, [level.shape[-2] * level.shape[-1] for level in levels]
 
+    def _strides(self) -> dict[str, int]:
+        """SSD with VGG has convolutions without padding, whose maps are no even part of an image: it has a table."""
+        steps = getattr(self.detector.anchor_generator, "steps", None)
+        return super()._strides() if steps is None else {str(key): step for key, step in enumerate(steps)}
+
     def _head(self, levels: list[Tensor]) -> dict[str, Tensor]:
         return exact_heads(self.detector.head(levels))
 
