@@ -159,12 +159,16 @@ def test_a_teacher_that_finds_nothing_stops_the_run_before_anything_is_written(t
     with pytest.raises(KDScopeError, match=r"ability of the teacher: AP50 0\.000 on 8 training images, less"):
         kdscope.train(tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+    save_weights(tmp_path / "start.safetensors", made(classes=5))
+    options["model"]["checkpoint"] = tmp_path / "start.safetensors"
     run = kdscope.train(tmp_path / "run", **options, preflight="warn")
     assert run.finished
     kept = {check["name"]: check for check in json.loads((run.path / "preflight.json").read_text())}
     assert kept["ability of the teacher"]["passed"] is False
     assert kept["strides"] == {"name": "strides", "passed": True, "found": "8, 16, 32 in common"}
     assert kept["weights of the teacher"]["found"].endswith("teacher.safetensors has all of them, and no others")
+    assert "start.safetensors gave it all but its layers by class" in kept["weights of the student"]["found"]
+    assert kept["start of the student"]["found"] == "random, as it is meant"
 
 
 def test_what_passed_and_what_cannot_be_told_is_said(caplog):
