@@ -1,5 +1,7 @@
 """The analyses of detectors on networks whose detections and maps are known: each number in closed form."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -235,6 +237,27 @@ def test_a_lone_student_alone_of_the_same_seed_is_told(seen):
     report = run_analysis("detection-outcomes", [subject("kd", "kd", 0, (teacher,)), subject("alone", "alone", 0)])
     assert any("kd stands beside a student alone of its own seed" in note for note in report.notes)
     assert np.isnan(outcomes_of(report.table, "transfer", "0").floor)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_every_number_has_the_same_student_alone_for_its_floor(seen, backwards):
+    """Not the one that trained for longer, whichever source came first."""
+    teacher = subject("teacher", "teacher")
+    alone = [replace(subject(f"alone-seed{k}", "alone", k), recipe={"epochs": 4}) for k in (0, 1)]
+    longer = [replace(subject(f"a-longer-seed{k}", "a-longer", k), recipe={"epochs": 6}) for k in (0, 1)]
+    students = [replace(subject(f"kd-seed{k}", "kd", k, (teacher,)), recipe={"epochs": 4}) for k in (0, 1)]
+    sources = [*longer, *alone, *students]
+    seen |= {one.name: network(some_objects(k)) for k, one in enumerate([teacher, *sources])}
+    sources = sources[::-1] if backwards else sources
+    table = run_analysis("detection", sources, heads=False).table
+    own = table[(table["group"] == "kd") & table["floor"].notna()]
+    assert {text.partition(";")[0] for text in own.loc[own["pair"] == "truth", "control"]} == {"floor: alone"}
+    named = own.loc[(own["pair"] == "teacher-student") & (own["seed"] == "all"), "control"]
+    assert {text.partition(";")[0] for text in named} == {"floor: independent student (alone)"}
+    table = run_analysis("detection-outcomes", sources).table
+    own = table[(table["group"] == "kd") & (table["seed"] == "all")]
+    assert set(own["baseline"].dropna()) == {"alone"}
+    assert all(text.endswith("(alone)") for text in own["control"].dropna() if text)
 
 
 def test_outcomes_over_seeds_know_of_the_seeds(seen):
