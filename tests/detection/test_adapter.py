@@ -207,6 +207,9 @@ def test_under_autocast_heads_run_in_bfloat16_and_boxes_are_float32(name):
         found = adapter.detections(features, step.batch, [(64, 64)] * 3)
         proposed = adapter.propose(features, step.batch) if isinstance(adapter, TwoStage) else []
     assert seen == {torch.bfloat16}
+    assert torch.equal(adapter.anchors(step.batch), adapt(made(name)).anchors(step.batch))  # none was rounded
+    generator = getattr(adapter.detector, "rpn", adapter.detector).anchor_generator
+    assert {cell.dtype for cell in getattr(generator, "cell_anchors", None) or generator._wh_pairs} == {torch.float32}
     values = [*step.features.losses.values(), *step.proposals, *proposed, *(one["boxes"] for one in found)]
     for rows in (*step.features.rows.values(), *again.values()):
         values += [rows.logits, rows.deltas]

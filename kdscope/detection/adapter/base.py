@@ -117,10 +117,18 @@ class Adapter:
         """The levels among the outputs of the backbone, by stride, finest first, float32."""
         return {stride: features[key].float() for key, stride in self.strides_of(features).items()}
 
-    def _levels(self, batch: DetectionBatch) -> list[Tensor]:
-        """Empty tensors with the shapes of the outputs of the backbone, which anchors follow."""
+    def _levels(self, batch: DetectionBatch, features: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+        """Empty float32 tensors with the shapes of the outputs of the backbone, which anchors follow.
+
+        Their values are of no use to an anchor generator, but their type is: it keeps its anchors in it from then on,
+        and in bfloat16 a whole training and the evaluation after it would have them rounded.
+        """
         images = batch.images
-        return [images.new_empty(shape) for shape in self._shapes(tuple(images.shape)).values()]
+        if features is None:
+            shapes = self._shapes(tuple(images.shape)).values()
+        else:
+            shapes = [value.shape for value in features.values()]
+        return [images.new_empty(shape, dtype=torch.float32) for shape in shapes]
 
     def _strides(self) -> dict[str, int]:
         """From the shapes alone. Of two outputs of one stride the later one, which has seen more layers, is kept."""

@@ -50,7 +50,8 @@ class OneStage(Adapter):
         self, features: dict[str, Tensor], batch: DetectionBatch, originals: Sequence[tuple[int, int]]
     ) -> Targets:
         detector, levels = self.detector, list(features.values())
-        outputs, anchors = self._head(levels), detector.anchor_generator(image_list(batch), levels)
+        outputs = self._head(levels)
+        anchors = detector.anchor_generator(image_list(batch), self._levels(batch, features))
         if not isinstance(detector, zoo.ssd.SSD):  # the others keep the best of each level
             cells = [level.shape[-2] * level.shape[-1] for level in levels]
             each = len(anchors[0]) // sum(cells)
@@ -64,7 +65,7 @@ class OneStage(Adapter):
         features = self.features(batch)
         levels = list(features.values())
         outputs = self._head(levels)
-        anchors = self.detector.anchor_generator(image_list(batch), levels)
+        anchors = self.detector.anchor_generator(image_list(batch), self._levels(batch, features))
         return features, outputs, anchors, [level.shape[-2] * level.shape[-1] for level in levels]
 
     def _strides(self) -> dict[str, int]:

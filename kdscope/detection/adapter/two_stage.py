@@ -113,7 +113,7 @@ class TwoStage(Adapter):
         return *zoo.rpn.concat_box_prediction_layers(objectness, deltas), counts
 
     def _anchors(self, batch: DetectionBatch, features: dict[str, Tensor]) -> list[Tensor]:
-        return self.detector.rpn.anchor_generator(image_list(batch), list(features.values()))
+        return self.detector.rpn.anchor_generator(image_list(batch), self._levels(batch, features))
 
     def _decoded(
         self, batch: DetectionBatch, objectness: Tensor, deltas: Tensor, anchors: list[Tensor], counts: list[int]
