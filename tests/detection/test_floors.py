@@ -6,8 +6,10 @@ from made_up import IMAGES, every_object, half_of_the_images, network, subject
 
 from kdscope.analyses.base import run_analysis
 from kdscope.analyses.detection_agreement import exchanged
+from kdscope.detection.measures.cards import CARDS
 from kdscope.detection.stored import found_in
 from kdscope.errors import KDScopeError
+from kdscope.measures import MEASURES
 from kdscope.measures.controls import derangement
 
 
@@ -20,7 +22,8 @@ def test_each_image_is_exchanged_for_another_one():
 
 
 @pytest.fixture(scope="module")
-def table():
+def tables():
+    """Of the analyses that need no networks."""
     teacher = subject("teacher", "teacher")
     students = [subject("copy", "copy", 0, (teacher,)), subject("alone", "alone")]
     caches = {"teacher": network(half_of_the_images()), "copy": network(half_of_the_images())}
@@ -32,8 +35,24 @@ def table():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
         patch.setattr("kdscope.analyses.detection_dense.pair_cache", no_rows)
-        table = run_analysis("detection", students).table
+        names = ("detection", "detection-outcomes", "detection-attention")
+        return {name: run_analysis(name, students).table for name in names}
+
+
+@pytest.fixture(scope="module")
+def table(tables):
+    table = tables["detection"]
     return table[(table["seed"] != "all") & (table["pair"] != "truth")].set_index(["pair", "measure", "iou"])
+
+
+def test_every_number_of_a_table_has_a_card_of_its_analysis(tables):
+    for name, table in tables.items():
+        for measure in table["measure"].unique():
+            if measure not in MEASURES:
+                assert CARDS[measure].family == name
+                low, high = CARDS[measure].range
+                numbers = table.loc[table["measure"] == measure, ["value", "ci_low", "ci_high"]]
+                assert (numbers.isna() | ((numbers >= low) & (numbers <= high))).all(axis=None)
 
 
 def test_shuffled_images_agree_as_often_as_both_are_of_one_kind(table):
