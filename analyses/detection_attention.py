@@ -13,8 +13,8 @@ import numpy as np
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Party
 from kdscope.analyses.detection import cast_of, ordered, row_of
-from kdscope.analyses.detection_attention_pairs import pair_findings
-from kdscope.analyses.detection_attention_pixels import DEFINITIONS, Look, Sight
+from kdscope.analyses.detection_attention_pairs import FITTED, pair_findings
+from kdscope.analyses.detection_attention_pixels import GUO, NORMALISED, PIXELS, Look, Sight
 from kdscope.analyses.detection_attention_truth import truth_rows
 from kdscope.analyses.detection_attention_words import attention_notes, attention_short
 from kdscope.analyses.detection_dense import FLOORS
@@ -32,6 +32,7 @@ COLUMNS = (
     *("pair", "role", "area", "region", "group", "a_group", "method", "architecture", "seed", "seeds", "control"),
     *("gain", "gain_low", "gain_high", "confidence", "excluded", "pictures"),
 )
+DEFINITIONS = ("kdscope", NORMALISED, FITTED, PIXELS, GUO)
 GALLERY = "detection-attention-gallery.npz"
 
 
@@ -46,7 +47,7 @@ def detection_attention(
     *,
     splits: str = "test",
     temperature: float = 0.5,
-    definition: Sequence[str] | str = "kdscope",
+    definition: Sequence[str] | str = (NORMALISED, FITTED),
     untrained: bool = True,
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
@@ -56,8 +57,12 @@ def detection_attention(
 
     Args:
         temperature: of the softmax over the cells of an image that makes attention of mean |F|; FGD has 0.5.
-        definition: "image-size" adds rows of maps that are interpolated to the image, against the pixels of the boxes;
-            "guo2024-code" the IoU of Guo et al., cut at 0.4 of a map's range and pooled over batches of 128 images.
+        definition: what stands beside "kdscope", which is FGD's attention and errors with the run's own adapters.
+            "normalised" is attention of mean |F| over its mean, which does not depend on the unit of features; "fitted"
+            errors with adapters that least squares finds on up to 200 training images, of all students alike: one more
+            cache of each pair. "image-size" is of maps that are interpolated to the image, against the pixels of the
+            boxes; "guo2024-code" the IoU of Guo et al., cut at 0.4 of a map's range and pooled over batches of 128
+            images.
         untrained: whether each student's architecture is shown the images (500 at the most) before any training, too:
             a floor that costs as much as its student's own cache, once.
         splits, teacher, baseline, confidence: as for the analysis `detection`.
@@ -73,7 +78,9 @@ def detection_attention(
     """
     if not temperature > 0:
         raise KDScopeError(f"temperature {temperature} is not above 0; FGD has 0.5")
-    for name in texts(definition):
+    asked = list(dict.fromkeys(["kdscope", *texts(definition)]))
+    pictured = NORMALISED if NORMALISED in asked else "kdscope"  # of another unit a map is of one lit cell
+    for name in asked:
         if name not in DEFINITIONS:
             raise unknown("definition", name, DEFINITIONS, "analysis 'detection-attention'")
     roles, alone = cast_of(subjects, teacher, baseline)
@@ -86,11 +93,12 @@ def detection_attention(
         if not grids:
             raise KDScopeError("the networks have no level of the pyramid in common")
         sight = Sight(grids, Framing.of(next(iter(networks.values())).cache))
-        looks = {key: look_of(one.cache, grids, temperature) for key, one in networks.items()}
-        pictures = roles and attention_pictures(roles, networks, {key: one.maps for key, one in looks.items()}, grids)
-        looks |= untrained_looks(networks, grids, split, temperature) if untrained else {}
-        for name in dict.fromkeys(["kdscope", *texts(definition)]):
-            own = list(truth_rows(roles, networks, looks, sight, name, confidence))
+        begun = untrained_caches(networks, split) if untrained else {}
+        for name in asked:
+            looks = looks_of(networks, begun, grids, temperature, name == NORMALISED)
+            if roles is not None and name == pictured:
+                pictures = attention_pictures(roles, networks, {key: one.maps for key, one in looks.items()}, grids)
+            own = list(truth_rows(roles, networks, looks, sight, name, confidence)) if name != FITTED else []
             if roles is not None:
                 found, left_out = pair_findings(roles, looks, sight, name, split, confidence)
                 own += [row_of(roles, f, seed) | cell._asdict() for cell, f, seed in found]
@@ -102,21 +110,31 @@ def detection_attention(
     if pictures is None:
         return Report(table, attention_short(table), words)
     shown = {"measure": "attention-overlap", "layer": f"stride {min(grids)}", "area": EVERY, "split": split}
-    shown |= {"definition": "kdscope"}
+    shown |= {"definition": pictured}
     there = (table[list(shown)] == list(shown.values())).all(axis=1) & ~table["pair"].isin(FLOORS)
     table["pictures"] = table["pictures"].astype(object).mask(there, GALLERY)
     return Report(table, attention_short(table), words, {GALLERY: pictures})
 
 
-def look_of(cache: FeatureCache, grids: Mapping[int, Grid], temperature: float) -> Look:
-    """The attention of a network at each of the levels that all have."""
-    maps = {stride: attention_of(cache, stride, grid, temperature) for stride, grid in grids.items()}
-    return Look(maps, np.arange(len(cache)))
-
-
-def untrained_looks(
-    networks: Mapping[tuple, Seen], grids: Mapping[int, Grid], split: str, temperature: float
+def looks_of(
+    networks: Mapping[tuple, Seen],
+    untrained: Mapping[tuple, FeatureCache],
+    grids: Mapping[int, Grid],
+    temperature: float,
+    normalised: bool = False,
 ) -> dict[tuple, Look]:
+    """The attention of each network and of each untrained one, of some images, at the levels that all have."""
+    index = next(iter(networks.values())).cache.index
+    found = {}
+    for key, cache in ({key: one.cache for key, one in networks.items()} | dict(untrained)).items():
+        rows = np.flatnonzero(np.isin(index, cache.index)) if key in untrained else np.arange(len(index))
+        own = {stride: Grid(grid.region[rows]) for stride, grid in grids.items()}
+        maps = {s: attention_of(cache, s, grid, temperature, normalised=normalised) for s, grid in own.items()}
+        found[key] = Look(maps, rows)
+    return found
+
+
+def untrained_caches(networks: Mapping[tuple, Seen], split: str) -> dict[tuple, FeatureCache]:
     """Of each student's architecture before training, by the key of its party; of all where there is no student."""
     roles = {one.role for one in networks.values()}
     chosen = {
@@ -124,12 +142,5 @@ def untrained_looks(
         for one in reversed(networks.values())
         if one.role == ("student" if "student" in roles else "network")
     }
-    found = {}
-    for subject in chosen.values():
-        cache = random_init_cache(subject, split)
-        if cache is not None:
-            index = next(iter(networks.values())).cache.index
-            rows = np.flatnonzero(np.isin(index, cache.index))
-            own = {stride: Grid(grid.region[rows]) for stride, grid in grids.items()}
-            found[Party((subject,), "random-init").key] = Look(look_of(cache, own, temperature).maps, rows)
-    return found
+    found = {Party((subject,), "random-init").key: random_init_cache(subject, split) for subject in chosen.values()}
+    return {key: cache for key, cache in found.items() if cache is not None}

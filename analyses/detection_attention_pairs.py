@@ -19,6 +19,7 @@ from kdscope.errors import KDScopeError
 from kdscope.measures.result import Result
 
 GAP = {"gap-foreground": "foreground", "gap-background": "background", "attention-overlap": "iou"}
+FITTED = "fitted"  # errors by an f that least squares found, of every student alike
 ERROR = {"error-share": "share", "error-density": "density", "normalised-error": "normalised"}
 
 
@@ -28,6 +29,7 @@ def pair_findings(
     """Gaps of attention and errors of features of each pair and control.
 
     Args:
+        definition: of `DEFINITIONS`; errors are those of "kdscope" (f as it was trained, or the identity) and FITTED.
         looks: of the networks, and of untrained ones, by the keys of their parties.
     """
     every = with_floors(roles)
@@ -40,10 +42,10 @@ def pair_findings(
         if definition == GUO:
             measured[pair.key] = pooled(sight, [a, b], confidence)
             continue
-        values = with_mean(by_image(gaps, sight, definition, a, b))
+        values = {} if definition == FITTED else with_mean(by_image(gaps, sight, definition, a, b))
         try:
-            if definition == "kdscope" and pair.pair in (*PAIRS, FLOORS[0]):
-                values |= errors(beside(pair, split), sight.grids)
+            if definition in ("kdscope", FITTED) and pair.pair in (*PAIRS, FLOORS[0]):
+                values |= errors(beside(pair, split, fitted=definition == FITTED), sight.grids)
         except KDScopeError as error:
             notes.append(f"features of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
         measured[pair.key] = {cell: as_result(cell.measure, each, confidence) for cell, each in values.items()}

@@ -1,6 +1,7 @@
 """What a definition of attention compares: the cells of each level, or all levels at the size of the image.
 
-`kdscope` takes the cells of a level as they are, and an object for all cells that it touches. `image-size` interpolates
+`kdscope` takes the cells of a level as they are, and an object for all cells that it touches. `normalised` is the same
+of mean |F| over its own mean, which has no unit. `image-size` interpolates
 each level to the frame and takes objects for the pixels of their boxes, some images at a time. `guo2024-code` is what
 the code of Guo et al. does with maps at that size: cut at 0.4 of their range, and pooled over a batch.
 """
@@ -18,8 +19,8 @@ from kdscope.measures.controls import derangement
 from kdscope.measures.map_measures import ThresholdIoU
 from kdscope.measures.result import Result
 
-PIXELS, GUO = "image-size", "guo2024-code"
-DEFINITIONS = ("kdscope", PIXELS, GUO)
+NORMALISED, PIXELS, GUO = "normalised", "image-size", "guo2024-code"
+CELLS = ("kdscope", NORMALISED)  # of maps as they are, at the cells of each level
 GUO_BATCH = 128
 AT_ONCE = 2**21  # pixels of one map held in memory
 Levels = Mapping[int, np.ndarray]
@@ -57,12 +58,12 @@ class Sight(NamedTuple):
         rows = looks[0].rows
         for look in looks[1:]:
             rows = np.intersect1d(rows, look.rows)
-        step = len(rows) if definition == "kdscope" else max(1, AT_ONCE // int(np.prod(self.framing.frame)))
+        step = len(rows) if definition in CELLS else max(1, AT_ONCE // int(np.prod(self.framing.frame)))
         for start in range(0, len(rows), max(1, step)):
             some = rows[start : start + step]
             grids = {stride: Grid(grid.region[some]) for stride, grid in self.grids.items()}
             maps = [look.at(some) for look in looks]
-            if definition == "kdscope":
+            if definition in CELLS:
                 yield some, grids, maps
                 continue
             valid = {stride: grid.region != PADDING for stride, grid in grids.items()}

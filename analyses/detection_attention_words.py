@@ -8,13 +8,16 @@ FLOORED = "floor:independent-student"
 FLOORS = {"independent student": "the student alone", "random init": "an untrained network"}
 CONTROLS = {"floor:random-init": "an untrained network", "floor:shuffled": "maps of other images"}
 OVERLAPS = {"attention-overlap": "overlap with the teacher", "area-matched-iou": "IoU with the boxes"}
-SHORT = ("energy-in-boxes", "lift", "auroc", "area-matched-iou")
+SHORT = ("auroc", "area-matched-iou", "energy-in-boxes", "lift")
 
 
 def attention_short(table: pd.DataFrame) -> pd.DataFrame:
-    """One row of text for each network: its attention against the boxes, and beside its teacher's; means of levels."""
+    """One row of text for each network: its attention against the boxes, and beside its teacher's; means of levels.
+
+    It is of the definition without a unit, where that was asked for.
+    """
     rows = _means(table)
-    rows = rows[(rows["area"] == "all") & (rows["definition"] == "kdscope")]
+    rows = rows[(rows["area"] == "all") & (rows["definition"] == _among(rows, "normalised"))]
     truth = together(rows[rows["pair"] == "truth"])
     pairs = together(rows[rows["pair"].isin(("teacher-student", FLOORED)) & rows["region"].isin(("",))])
     lines = []
@@ -34,10 +37,12 @@ def attention_notes(table: pd.DataFrame) -> list[str]:
     """Whether a student looks where its teacher does more than one that had none, and where it differs most."""
     means = _means(table)
     rows = means[means["pair"] == "teacher-student"]
-    looks = together(rows[(rows["measure"] == "attention-overlap") & (rows["area"] == "all")])
+    # Overlaps are of ranks: those of "normalised" are those of "kdscope".
+    looks = rows[(rows["measure"] == "attention-overlap") & (rows["definition"] != "normalised")]
+    looks = together(looks[looks["area"] == "all"])
     said = [_overlap(row) for row in looks[looks["gain"].notna()].itertuples()]
     said += _floors(means[means["definition"] == "kdscope"])
-    density = together(rows[rows["measure"] == "error-density"])
+    density = together(rows[(rows["measure"] == "error-density") & (rows["definition"] == _among(rows, "fitted"))])
     for b, own in density.groupby("b", sort=False):
         known = own[own["value"].notna()]
         if not len(known):
@@ -65,6 +70,11 @@ def _floors(rows: pd.DataFrame) -> list[str]:
         known = [f"{value:.2f} by {name}" for name, value in values.items() if not pd.isna(value)]
         said += [f"{what}: {' and '.join(known)} (floors)"] * bool(known)
     return said
+
+
+def _among(rows: pd.DataFrame, definition: str) -> str:
+    """The definition where there are rows of it, else the plain one."""
+    return definition if (rows["definition"] == definition).any() else "kdscope"
 
 
 def _means(table: pd.DataFrame) -> pd.DataFrame:

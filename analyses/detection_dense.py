@@ -66,9 +66,10 @@ def with_floors(roles: Cast) -> list[Pair]:
     return [*(pair for pair in compared_pairs(roles) if pair.pair in (*PAIRS, FLOORS[1])), *untrained]
 
 
-def beside(pair: Pair, split: str) -> FeatureCache:
-    """The cache of both networks of a pair; b stands in the student's place."""
-    return pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, untrained=pair.b.kind == "random-init")
+def beside(pair: Pair, split: str, fitted: bool = False) -> FeatureCache:
+    """The cache of both networks of a pair; b stands in the student's place, its maps adapted by a `fitted` f."""
+    untrained = pair.b.kind == "random-init"
+    return pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, untrained=untrained, fitted=fitted)
 
 
 def background_weight_of(subject: Subject) -> float:

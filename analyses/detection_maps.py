@@ -129,13 +129,21 @@ def grid_of(cache: FeatureCache, level: int | tuple[int, int]) -> Grid:
     return Framing.of(cache).on(tuple(shape))
 
 
-def attention_of(cache: FeatureCache, stride: int, grid: Grid, temperature: float = 0.5) -> np.ndarray:
+def attention_of(
+    cache: FeatureCache, stride: int, grid: Grid, temperature: float = 0.5, *, normalised: bool = False
+) -> np.ndarray:
     """Spatial attention [N, h, w] of FGD (equation 1) over the cells of each image: it sums to their number.
 
     The cells of the padding are no part of the image, and have none.
+
+    Args:
+        normalised: divide mean |F| by its mean over the cells of all images, before the temperature: then features of
+            another unit, k F, have the same attention. A level of zeros stays as it is, and is even.
     """
     mean = np.asarray(cache.array(f"maps/attention/{stride}")[:], np.float64)
     valid = grid.region != PADDING
+    if normalised and mean[valid].any():
+        mean = mean / mean[valid].mean()
     logits = np.where(valid, mean / temperature, -np.inf)
     power = np.exp(logits - logits.max(axis=(1, 2), keepdims=True))
     return valid.sum(axis=(1, 2), keepdims=True) * power / power.sum(axis=(1, 2), keepdims=True)

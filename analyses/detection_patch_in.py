@@ -5,6 +5,7 @@ there. Shapley's values share what is lost out among objects, the ring around th
 the pyramid: in points of AP, not in units of features, and they add up to all of it exactly.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +15,18 @@ from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import Cast, Pair
 from kdscope.analyses.detection import cast_of, ordered
 from kdscope.analyses.detection_agreement import compared_pairs
+from kdscope.analyses.detection_attention_pairs import FITTED
 from kdscope.analyses.detection_lines import all_seeds, line_of
 from kdscope.analyses.detection_views import LEVELS
 from kdscope.analyses.detection_words import patch_notes, patch_short
+from kdscope.analyses.options import texts
 from kdscope.detection.matching import match
 from kdscope.detection.measures.resampling import Score, image_weights, mean_score, precisions
 from kdscope.detection.measures.shapley import shapley, subsets
 from kdscope.detection.patch import named
 from kdscope.detection.stored import found_in, objects_in
 from kdscope.detection.subjects import pair_cache
-from kdscope.errors import KDScopeError
+from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.sources import Subject
 
@@ -32,6 +35,7 @@ COLUMNS = (
     *("gain", "gain_low", "gain_high", "confidence"),
 )
 KINDS = ("regions", "levels")
+DEFINITIONS = ("kdscope", FITTED)
 ALONE = "floor:independent-student"
 RESAMPLES = 200  # of each combination
 TEACHER, ALL = "none", "all"
@@ -48,6 +52,7 @@ def detection_patch_in(
     *,
     splits: str = "test",
     by: str = "regions,levels",
+    definition: Sequence[str] | str = DEFINITIONS,
     teacher: Sequence[Subject] = (),
     baseline: Sequence[Subject] = (),
     confidence: float = 0.95,
@@ -56,6 +61,9 @@ def detection_patch_in(
 
     Args:
         by: "regions" (8 combinations), "levels" (2 to the number of levels), or both with a comma.
+        definition: what f makes of the student's maps: "kdscope" what its run trained, else the identity, which no
+            student alone was ever asked to fit; "fitted" what least squares finds on up to 200 training images, of all
+            students alike. Each costs a cache of its own.
         splits, teacher, baseline, confidence: as for the analysis `detection`.
 
     Returns:
@@ -64,7 +72,8 @@ def detection_patch_in(
         teacher's head where the parts, joined by "+", are the student's).
 
     Raises:
-        KDScopeError: a network that classifies images, maps that do not fit in each other's place, an unknown `by`.
+        KDScopeError: a network that classifies images, maps that do not fit in each other's place, an unknown `by` or
+            definition.
     """
     roles, _ = cast_of(subjects, teacher, baseline)
     if roles is None:
@@ -73,19 +82,26 @@ def detection_patch_in(
     for kind in kinds:
         if kind not in KINDS:
             raise KDScopeError(f"parts by {kind!r} are unknown; they are by regions or levels")
+    asked = list(dict.fromkeys(texts(definition)))
+    for name in asked:
+        if name not in DEFINITIONS:
+            raise unknown("definition", name, DEFINITIONS, "analysis 'detection-patch-in'")
     rows: list[dict[str, Any]] = []
     said: list[str] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:
-        for kind in kinds:
-            rows += [row | {"split": split} for row in _rows(roles, split, kind, confidence, said)]
+        for name, kind in itertools.product(asked, kinds):
+            own = {"split": split, "definition": name}
+            rows += [row | own for row in _rows(roles, split, kind, name == FITTED, confidence, said)]
     if not rows:
         raise KDScopeError(said[0] if said else "no student's features fit in the place of its teacher's")
-    shared = {"analysis": "detection-patch-in", "layer": "", "view": "none", "definition": "kdscope"}
-    table = ordered(tidy([shared | row | {"confidence": confidence} for row in rows], COLUMNS))
+    shared = {"analysis": "detection-patch-in", "layer": "", "view": "none"}
+    table = ordered(tidy([row | shared | {"confidence": confidence} for row in rows], COLUMNS))
     return Report(table, patch_short(table), (*roles.notes, *said, *patch_notes(table)))
 
 
-def _rows(roles: Cast, split: str, kind: str, confidence: float, said: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(
+    roles: Cast, split: str, kind: str, fitted: bool, confidence: float, said: list[str]
+) -> Iterator[dict[str, Any]]:
     """Each pair and the same of the student alone, and all seeds of a training together."""
     every = [pair for pair in compared_pairs(roles) if pair.pair in ("teacher-student", ALONE)]
     scores: dict[tuple, dict[tuple[str, str], Score]] = {}
@@ -93,7 +109,7 @@ def _rows(roles: Cast, split: str, kind: str, confidence: float, said: list[str]
     images = 0
     for pair in every:
         try:
-            cache = pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, f"patched-{kind}")
+            cache = pair_cache(pair.b.subjects[0], pair.a.subjects[0], split, f"patched-{kind}", fitted=fitted)
         except KDScopeError as error:
             said.append(f"{roles.name(pair.b)} in the place of {roles.name(pair.a)} was left out: {error}")
             continue

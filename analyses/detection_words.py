@@ -139,14 +139,14 @@ def outcome_notes(table: pd.DataFrame) -> list[str]:
 
 
 def patch_short(table: pd.DataFrame) -> pd.DataFrame:
-    """One row of text for each student and kind of parts: points of AP that are lost in each part."""
+    """One row of text for each student, kind of parts and definition: points of AP that are lost in each part."""
     rows = together(table[table["measure"] == "ap-lost"])
     lines = []
-    for (_, b, by), own in rows.groupby(["split", "b", "by"], sort=False):
+    for (_, b, by, definition), own in rows.groupby(["split", "b", "by", "definition"], sort=False):
         named = {row.part: row.part if by == "regions" else f"stride {row.part}" for row in own.itertuples()}
         lost = {named[row.part]: f"{100 * row.value:.1f}" for row in own.itertuples() if row.part != "all"}
         whole = own[own["part"] == "all"].iloc[0]
-        line = {"network": b, "seeds": str(whole.seeds), "parts": by}
+        line = {"network": b, "seeds": str(whole.seeds), "definition": definition, "parts": by}
         line["AP lost"] = ranged(whole.value, whole.ci_low, whole.ci_high)
         lines.append(line | {"where": ", ".join(f"{part} {value}" for part, value in lost.items())})
     return pd.DataFrame(lines)
@@ -156,6 +156,8 @@ def patch_notes(table: pd.DataFrame) -> list[str]:
     """In which part most is lost, and how much less than by the student alone."""
     rows = together(table[(table["measure"] == "ap-lost") & (table["pair"] == "teacher-student")])
     said = []
+    if (rows["definition"] == "fitted").any():  # of features that were never asked to fit all is lost
+        rows = rows[rows["definition"] == "fitted"]
     for (b, _), own in rows.groupby(["b", "by"], sort=False):
         parts, whole = own[own["part"] != "all"], own[own["part"] == "all"].iloc[0]
         if not whole.value > 0:

@@ -3,7 +3,7 @@
 A cache of kind "pair", on the student's frame; N images, maps of each stride that both have, R rows of each head:
 
     error/S            float32 [N, h, w]  sum over channels of (F_T - f(F_S))^2: f the adapter that the run trained, or
-                                          the identity, where the widths are equal
+                                          the identity, where the widths are equal; or the fitted one
     energy/S           float32 [N, h, w]  sum over channels of F_T^2
     rows/HEAD/labels   int64 [N, R]       of rows that both heads were asked about: a class from 1, 0 background, -1 no
                                           row. First those with an object, evenly spread if they are more than R
@@ -17,8 +17,8 @@ A cache of kind "pair", on the student's frame; N images, maps of each stride th
 HEAD is "dense" of one-stage detectors, "rpn" and "roi" of two-stage ones; those whose anchors or classes differ are
 left out. The identity says `frame` (height, width), `strides`, `heads` (of each, "softmax" or "sigmoid"), `coders` (of
 each, the weights of its box coder, or None where it regresses distances), and the `teacher` and the `adapters` by their
-weights. Two-stage detectors sample proposals by chance: here from a generator
-that the image's position in the split seeds, so that what is kept of an image is its own affair.
+weights, or how they were fitted (`kdscope.detection.fitted_adapters`). Two-stage detectors sample proposals by chance:
+here from a generator that the image's position in the split seeds, so that what is kept of an image is its own affair.
 """
 
 import contextlib
@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from kdscope.detection.adapter import Adapter, adapt
 from kdscope.detection.data import DetectionDataset, DetectionSplit
 from kdscope.detection.extract import about, checked, strides_in, told
+from kdscope.detection.fitted_adapters import told_of
 from kdscope.detection.frames import Framed, Frames, frame_of
 from kdscope.detection.methods.rows import class_deltas
-from kdscope.detection.trained_adapters import hash_of
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan
@@ -57,7 +57,7 @@ class PairProducer(Producer):
         student, teacher: detectors, in eval mode when it is called.
         adapters: f of each stride where the widths differ; others are left out.
         places: objects in the fullest image of the split.
-        rows: R.
+        rows: R; 0 leaves the heads out.
     """
 
     kind = "pair"
@@ -66,11 +66,14 @@ class PairProducer(Producer):
         self, student: nn.Module, teacher: nn.Module, adapters: Mapping[int, nn.Module], places: int, rows: int = ROWS
     ):
         self.student, self._teacher = adapt(student), adapt(teacher)
-        self._adapters, self._places, self._rows = dict(adapters), max(1, places), rows
+        self._adapters, self._places, self._rows = adapters, max(1, places), rows
         self._heads: dict[str, str] = {}
         self._coders: dict[str, list[float] | None] = {}
 
     def __call__(self, batch: Framed) -> dict[str, Tensor]:
+        if not self._rows:
+            maps = self.student.look(batch.frame).maps, self._teacher.look(batch.frame).maps
+            return self._errors(*maps) | about(batch, self._places)
         with drawn_by_image(self.student.detector, batch.index.tolist()):
             step = self.student.learn(batch.frame)
         both = [head for head in self.student.heads if head in self._teacher.heads]
@@ -102,7 +105,7 @@ class PairProducer(Producer):
         return {
             "layers": [f"error/{stride}" for stride in strides], "reduction": "map", "strides": strides,
             "heads": self._heads, "coders": self._coders, "rows": self._rows,
-            "teacher": weights_hash(self._teacher.detector), "adapters": hash_of(self._adapters),
+            "teacher": weights_hash(self._teacher.detector), "adapters": told_of(self._adapters),
         }  # fmt: skip
 
     def _errors(self, ours: dict[int, Tensor], theirs: dict[int, Tensor]) -> dict[str, Tensor]:
@@ -203,15 +206,15 @@ def extract_pair(
         student, teacher: detectors; the frame is the student's.
         dataset, split: whose images.
         out: the cache's directory.
-        adapters: by stride, from the student's width to the teacher's, as a run trained them.
-        rows: of each head and image that are kept.
+        adapters: by stride, from the student's width to the teacher's, as a run trained them, or fitted.
+        rows: of each head and image that are kept; 0 leaves the heads out.
         options: of `kdscope.features.produce.Job`.
 
     Raises:
         KDScopeError: no map that can be compared; and as `kdscope.features.extract.extract_features`.
     """
     part = dataset.split(split) if isinstance(split, str) else split
-    adapters = dict(adapters or {})
+    adapters = adapters or {}
     producer = PairProducer(student, teacher, adapters, int(part.objects.counts.max()), rows)
     return extract_beside(student, [teacher, *adapters.values()], dataset, part, out, producer, options)
 

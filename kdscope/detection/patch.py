@@ -10,7 +10,8 @@ rest) or the strides of the pyramid. On the frame of the student; N images, M pl
     truth/*, frame/*, labels, index                as there
     logits             float32 [N, C]              of the teacher's own maps: largest score of a detection of each class
 
-The identity says `parts`, the `frame`, and the `teacher` and the `adapters` by their weights.
+The identity says `parts`, the `frame`, and the `teacher` and the `adapters` by their weights,
+or how they were fitted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +26,12 @@ from kdscope.detection.adapter import POOLED, adapt
 from kdscope.detection.data import DetectionDataset, DetectionSplit
 from kdscope.detection.evaluate import MOST, SCORE, limited
 from kdscope.detection.extract import about, detections_as_arrays
+from kdscope.detection.fitted_adapters import told_of
 from kdscope.detection.frames import Framed, original_sizes
 from kdscope.detection.measures.feature_error import REGIONS
 from kdscope.detection.measures.regions import regions
 from kdscope.detection.measures.shapley import subsets
 from kdscope.detection.pair import extract_beside
-from kdscope.detection.trained_adapters import hash_of
 from kdscope.errors import KDScopeError, unknown
 from kdscope.features.cache import FeatureCache
 from kdscope.features.plan import Plan
@@ -66,7 +67,7 @@ class PatchProducer(Producer):
         if by not in KINDS:
             raise unknown("kind of parts", by, KINDS)
         self.student, self._teacher = adapt(student), adapt(teacher)
-        self._adapters, self._classes, self._places, self._by = dict(adapters), classes, max(1, places), by
+        self._adapters, self._classes, self._places, self._by = adapters, classes, max(1, places), by
         self._score, self._most = score, most
         self.kind = f"patched-{by}"
         self._parts: tuple[str, ...] = ()
@@ -110,7 +111,7 @@ class PatchProducer(Producer):
         return {
             "layers": [named(some, self._parts) for some in subsets(self._parts)], "reduction": "",
             "parts": list(self._parts), "score": self._score, "most": self._most,
-            "teacher": weights_hash(self._teacher.detector), "adapters": hash_of(self._adapters),
+            "teacher": weights_hash(self._teacher.detector), "adapters": told_of(self._adapters),
         }  # fmt: skip
 
     def _adapted(self, batch: Framed) -> dict[int, Tensor]:
@@ -165,7 +166,7 @@ def extract_patched(
         score, most: of detections, as in `kdscope.detection.evaluate.detect`.
     """
     part = dataset.split(split) if isinstance(split, str) else split
-    adapters = dict(adapters or {})
+    adapters = adapters or {}
     places = int(part.objects.counts.max())
     producer = PatchProducer(student, teacher, adapters, dataset.num_classes, places, by, score, most)
     return extract_beside(student, [teacher, *adapters.values()], dataset, part, out, producer, options)

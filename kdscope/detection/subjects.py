@@ -78,7 +78,7 @@ def random_init_cache(subject: Subject, split: str) -> FeatureCache | None:
 
 
 def pair_cache(
-    student: Subject, teacher: Subject, split: str, kind: str = "pair", *, untrained: bool = False
+    student: Subject, teacher: Subject, split: str, kind: str = "pair", *, untrained: bool = False, fitted: bool = False
 ) -> FeatureCache:
     """A detector beside a teacher, its own or another's.
 
@@ -87,11 +87,14 @@ def pair_cache(
     Args:
         kind: "pair" (`kdscope.detection.pair`), "patched-regions" or "patched-levels" (`kdscope.detection.patch`).
         untrained: whether the student is its architecture before any training, without adapters: a floor.
+        fitted: whether the adapters are fitted to some training images, whatever the run trained
+            (`kdscope.detection.fitted_adapters`); such a pair has no rows.
 
     Raises:
         KDScopeError: a bare cache; maps that cannot be compared.
     """
     from kdscope.detection.evaluate import most_of
+    from kdscope.detection.fitted_adapters import fitted_adapters, recipe_of
     from kdscope.detection.pair import ROWS, extract_pair
     from kdscope.detection.patch import extract_patched
     from kdscope.detection.trained_adapters import adapters_of, hash_of
@@ -103,26 +106,30 @@ def pair_cache(
         raise KDScopeError(f"{student.name} cannot be built anew, so that there is no untrained network of its kind")
     dataset = _dataset(student)
     own = any(teacher.weights is not None and t.weights == teacher.weights for t in student.teachers[:1])
-    adapters = adapters_of(Run(student.folder.parent)) if own and not student.prefix and not untrained else {}
-    known = f"{student.prefix}random-init-" if untrained else student.prefix
+    trained = own and not (student.prefix or untrained or fitted)
+    adapters = adapters_of(Run(student.folder.parent)) if trained else {}
+    known = f"{student.prefix}{'random-init-' * untrained}{'fitted-' * fitted}"
     stem = f"{known}{split}-none-{kind}" + ("" if own else f"-{teacher.name}")
     begun = student.build() if untrained else None
-    limit = some_images(len(dataset.split(split)))
+    limit, rows = some_images(len(dataset.split(split))), 0 if fitted else ROWS
     last = student.folder / f"{stem}{'' if limit is None else f'-{IMAGES}-images'}.kdcache"
 
     def make() -> FeatureCache:
         network, other = begun or student.load(), teacher.load()
         options = _options(student, network) | {"limit": limit, "adapters": adapters}
+        if fitted:
+            options["adapters"] = fitted_adapters(network, other, dataset, options["device"])
         if untrained:
             options["identity"] |= {"model": f"{student.architecture} (random init)"}
         if kind == "pair":
-            return extract_pair(network, other, dataset, split, last, **options)
+            return extract_pair(network, other, dataset, split, last, rows=rows, **options)
         options |= {"by": kind.removeprefix("patched-"), "most": most_of(dataset.name)}
         return extract_patched(network, other, dataset, split, last, **options)
 
     weights = weights_hash(begun) if untrained else student.weights
     wanted = {"weights": weights, "teacher": teacher.weights, "adapters": hash_of(adapters)}
-    wanted |= {"kind": kind, "rows": ROWS} if kind == "pair" else _told(student) | {"kind": kind}
+    wanted |= {"adapters": recipe_of(dataset)} if fitted else {}
+    wanted |= {"kind": kind, "rows": rows} if kind == "pair" else _told(student) | {"kind": kind}
     return _kept(student, split, {student.folder / f"{stem}.kdcache": None, last: limit}, wanted, make)
 
 

@@ -46,6 +46,14 @@ CAPTIONS = {
     "error": "Left: squared error of the features over that of the average cell, by region and level (1: as "
     "everywhere). Right: the share of the error that lies in each region, mean over the levels; shares add up to one.",
 }
+UNITS = {
+    "kdscope": " Lift depends on the unit of the features, AUROC and IoU on ranks alone.",
+    "normalised": " Attention is of mean |F| over its mean at the level, so that no unit of the features is in it.",
+}
+ADAPTERS = {
+    "kdscope": " Features of the student are as they are, or through the adapter that its run trained.",
+    "fitted": " Features of each student go through a linear map that least squares finds on training images.",
+}
 
 
 @FIGURES.register("detection-attention")
@@ -54,17 +62,24 @@ def detection_attention(table: pd.DataFrame) -> Iterator[tuple[str, Figure | Non
     words = table[["layer", "region", "area"]].astype(object).fillna("").astype(str)
     known = last_split(table.assign(**words))
     last = known[known["definition"] == "kdscope"]
-    truth = last[last["measure"].isin(SCORES) & (last["layer"] == "") & (last["a"] == "true boxes")]
-    truth = one_each(truth)
+    unitless = "normalised" if "normalised" in set(known["definition"]) else "kdscope"
+    truth = known[known["measure"].isin(SCORES) & (known["layer"] == "") & (known["a"] == "true boxes")]
+    truth = one_each(truth[truth["definition"] == unitless])
     overlap = last[(last["measure"] == "attention-overlap") & (last["area"] == "all") & (last["layer"] != "")]
     overlap = one_each(overlap[overlap["pair"].isin(("teacher-student", *NAMES))])
     overlap = overlap if (overlap["pair"] == "teacher-student").any() else overlap[:0]
-    error = last[last["measure"].isin(("error-density", "error-share")) & last["pair"].isin(("teacher-student", ALONE))]
+    adapted = "fitted" if "fitted" in set(known["definition"]) else "kdscope"
+    error = known[known["measure"].isin(("error-density", "error-share")) & (known["definition"] == adapted)]
+    error = error[error["pair"].isin(("teacher-student", ALONE))]
     error, more = one_each(error), several(one_each(known))
     with styled():
-        yield drawn(table, "detection-attention-boxes", truth, lambda: attention(truth), CAPTIONS["attention"])
+        yield drawn(
+            table, "detection-attention-boxes", truth, lambda: attention(truth), CAPTIONS["attention"] + UNITS[unitless]
+        )
         yield drawn(table, "detection-attention-levels", overlap, lambda: levels(overlap), CAPTIONS["levels"])
-        yield drawn(table, "detection-attention-error", error, lambda: errors(error), CAPTIONS["error"])
+        yield drawn(
+            table, "detection-attention-error", error, lambda: errors(error), CAPTIONS["error"] + ADAPTERS[adapted]
+        )
         yield drawn(table, "detection-attention-definitions", more, lambda: by_definition(more), CAPTION)
 
 

@@ -34,7 +34,10 @@ def several(rows: pd.DataFrame) -> pd.DataFrame:
         rows: of one split, all seeds of a way of training together, with texts in place of missing ones.
     """
     overlaps = rows["measure"].isin((*MEASURES.values(), GUO)) & (rows["area"] == "all") & (rows["layer"] != "")
-    kept = rows[overlaps & rows["pair"].isin(("truth", "teacher-student", ALONE, *FLOORS))]
+    # Overlaps at equal areas are of ranks, which no unit changes: "normalised" would be the same.
+    kept = rows[
+        overlaps & rows["definition"].isin(TITLES) & rows["pair"].isin(("truth", "teacher-student", ALONE, *FLOORS))
+    ]
     return kept if kept["definition"].nunique() > 1 else kept[:0]
 
 

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from itertools import product
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,9 +16,14 @@ from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, Estimate, colours, interval, legend_below, marks, panels, styled
 
 NAMES = {"fg": "on objects", "ring": "around them", "far": "far away", "all": "everywhere"}
+HOW = {"kdscope": "as trained", "fitted": "fitted"}
 CAPTION = (
     "Points of AP that the teacher's own head loses where its features are the student's: Shapley's values of the "
     "regions (left) and levels (right), which add up to what is lost everywhere."
+)
+FITTED = (
+    " As trained: features as they are, or through the adapter of the run; no student alone was ever asked to fit. "
+    "Fitted: those of all students through a linear map that least squares finds on training images."
 )
 
 
@@ -26,27 +32,32 @@ def detection_patch_in(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None
     """The figure by its file's name; None where the table has no rows for it."""
     known = table.assign(part=table["part"].astype(str))
     rows = one_each(last_split(known[known["measure"] == "ap-lost"]))
+    caption = CAPTION + FITTED * bool((rows["definition"] == "fitted").any())
     with styled():
-        yield drawn(table, "detection-patch-in-lost", rows, lambda: lost(rows), CAPTION)
+        yield drawn(table, "detection-patch-in-lost", rows, lambda: lost(rows), caption)
 
 
 def lost(rows: pd.DataFrame) -> Figure:
-    """A panel for each kind of parts, a line for each part, a mark for each network."""
+    """A panel for each kind of parts and each definition, a line for each part, a mark for each network."""
     names = list(dict.fromkeys(rows["b"]))
     texts, colour, mark = labels_of(names), colours(names), marks(names)
     kinds = list(dict.fromkeys(rows["by"]))
     parts = {kind: list(dict.fromkeys(rows.loc[rows["by"] == kind, "part"])) for kind in kinds}
     step = 0.7 / max(1, len(names))
-    most = max(map(len, parts.values()))
-    figure, grid = panels(1, len(kinds), TWO_COLUMNS, height(round(most * max(1.0, 0.5 * len(names)))) + 0.3)
-    for axes, kind in zip(grid[0], kinds, strict=True):
-        for row in rows[rows["by"] == kind].itertuples():
+    hows = list(dict.fromkeys(rows["definition"]))
+    most = len(hows) * max(map(len, parts.values()))
+    high = height(round(most * max(1.0, 0.5 * len(names)))) + 0.3
+    figure, grid = panels(len(hows), len(kinds), TWO_COLUMNS, high, sharex="col")
+    for (line, how), (column, kind) in product(enumerate(hows), enumerate(kinds)):
+        axes = grid[line][column]
+        for row in rows[(rows["by"] == kind) & (rows["definition"] == how)].itertuples():
             at = parts[kind].index(row.part) + (names.index(row.b) - (len(names) - 1) / 2) * step
             estimate = Estimate(100 * row.value, 100 * row.ci_low, 100 * row.ci_high)
             interval(axes, estimate, at, color=colour[row.b], fmt=mark[row.b], zorder=4)
         axes.axvline(0, color="0.2", linewidth=0.8, zorder=3)
         said = [NAMES.get(part, f"stride {part}") for part in parts[kind]]
-        lines(axes, said, f"by {kind}", "Points of AP lost", 6)
+        title = f"by {kind}" + f", features {HOW[how]}" * (len(hows) > 1)
+        lines(axes, said, title, "Points of AP lost" * (line == len(hows) - 1), 6)
     legend_below(
         figure,
         [

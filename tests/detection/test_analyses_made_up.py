@@ -61,7 +61,7 @@ def cast_of_five():
     caches |= {one.name: network(every_object(), 0.8, attention=3.0) for one in copies}
     caches |= {one.name: network(half_of_the_images(k), 0.0) for k, one in enumerate(alone)}
 
-    def beside(student, teacher, split, kind="pair", untrained=False):
+    def beside(student, teacher, split, kind="pair", untrained=False, fitted=False):
         if kind != "pair":
             return patched("ring" if student.name.startswith("copy") else "fg")
         return pair_of(student.name.startswith("copy") and not untrained)
@@ -305,7 +305,7 @@ def test_false_positives_of_the_teacher_are_inherited(monkeypatch):
 
 
 def test_attention_and_errors_are_those_of_the_regions(cast_of_five):
-    table = run_analysis("detection-attention", cast_of_five, temperature=1.0).table
+    table = run_analysis("detection-attention", cast_of_five, temperature=1.0, definition="kdscope").table
     table = table.assign(layer=table["layer"].fillna(""))
     truth_rows = table[(table["pair"] == "truth") & (table["area"] == "all")]
     for stride in STRIDES:
@@ -331,7 +331,8 @@ def test_the_ratio_of_gaps_has_a_gain_with_the_interval_of_both(cast_of_five, mo
         alone.array(name)[:] = np.where(own, caches["teacher"].array(name) * 1.1, 1.0)
     caches |= dict.fromkeys(("alone-seed0", "alone-seed1"), alone)
     monkeypatch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
-    table = run_analysis("detection-attention", cast_of_five, temperature=1.0, untrained=False).table
+    given = {"temperature": 1.0, "untrained": False, "definition": "kdscope"}
+    table = run_analysis("detection-attention", cast_of_five, **given).table
     table = table[(table["measure"] == "gap-ratio") & (table["layer"] == "stride 8") & (table["area"] == "all")]
     for seed in ("0", "all"):
         row = one(table, pair="teacher-student", seed=seed)
@@ -343,7 +344,7 @@ def test_the_ratio_of_gaps_has_a_gain_with_the_interval_of_both(cast_of_five, mo
 
 
 def test_shares_of_the_error_add_up_to_one(cast_of_five):
-    table = run_analysis("detection-attention", cast_of_five).table
+    table = run_analysis("detection-attention", cast_of_five, definition="kdscope").table
     floor = table[(table["pair"] == "floor:independent-student") & (table["seed"] == "0")]
     for stride in STRIDES:
         own = floor[floor["layer"] == f"stride {stride}"]
@@ -392,7 +393,7 @@ def test_what_one_part_costs_is_its_own_and_parts_add_up(costly):
 
 
 def test_patch_in_compares_with_the_student_alone(cast_of_five):
-    table = run_analysis("detection-patch-in", cast_of_five, by="regions").table
+    table = run_analysis("detection-patch-in", cast_of_five, by="regions", definition="kdscope").table
     own = table[(table["measure"] == "ap-lost") & (table["b"] == "copy")].set_index("part")
     # Less that is lost is a gain: here all of it in the ring, and of the student alone on the objects.
     assert own.loc["ring", "value"] == pytest.approx(1 - HALF_RECALL)

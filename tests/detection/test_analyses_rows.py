@@ -11,7 +11,7 @@ from kdscope.detection.measures.dense_fidelity import tilted
 from kdscope.sources import Subject
 
 
-def beside(student, teacher, split, kind="pair", untrained=False):
+def beside(student, teacher, split, kind="pair", untrained=False, fitted=False):
     """A student that does all that its loss asks for, and one that says the opposite."""
     labels = np.tile(np.r_[[1, 2], np.zeros(8, dtype=int)], (IMAGES, 1))
     said = np.random.default_rng(0).normal(size=(IMAGES, 10, len(CLASSES)))

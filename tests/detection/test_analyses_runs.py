@@ -21,6 +21,7 @@ from kdscope.errors import KDScopeError
 from kdscope.run import Run
 
 SIZE = {"min_size": 64}
+PLAIN = {"definition": "kdscope"}
 QUICK = {"data": "scenes:16:128:8", "batch_size": 4, "epochs": 4, "preflight": "off"}
 
 
@@ -102,7 +103,7 @@ def compare(some: list, others: list) -> None:
 
 
 def test_every_region_is_reported_beside_the_student_alone(runs):
-    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu").table
+    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu", **PLAIN).table
     shares = table[(table["measure"] == "error-share") & (table["layer"] == "stride 8")]
     for pair in ("teacher-student", "floor:independent-student"):
         own = shares[shares["pair"] == pair].set_index("region")["value"]
@@ -120,7 +121,7 @@ def test_an_untrained_network_is_a_floor_that_is_kept_beside_the_run(runs, subje
     monkeypatch.setattr("kdscope.detection.extract.extract_detections", lambda *more, **given: pytest.fail("made anew"))
     assert random_init_cache(collect([runs[1].path], "cpu")[0], "test").key == cache.key  # one seed, one network
 
-    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu").table
+    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu", **PLAIN).table
     rows = table[(table["pair"] == "floor:random-init") & (table["area"] == "all") & (table["layer"] == "stride 8")]
     grid = grid_of(cache, 8)
     known, theirs = (attention_of(each, 8, grid) for each in (cache, detection_cache(subjects[0], "test")))
@@ -154,7 +155,7 @@ def test_of_many_images_an_untrained_network_sees_some(runs, monkeypatch):
 
 
 def test_a_lone_detector_stands_beside_its_own_architecture_before_training(runs):
-    table = run_analysis("detection-attention", [runs[0].path], device="cpu").table
+    table = run_analysis("detection-attention", [runs[0].path], device="cpu", **PLAIN).table
     rows = table[(table["measure"] == "auroc") & (table["area"] == "all") & (table["layer"] == "stride 8")]
     assert rows["pair"].tolist() == ["truth", "floor:random-init", "floor:shuffled"]
     assert rows["b"].tolist() == ["teacher", "fcos_resnet10_w16 (random init)", "teacher (shuffled images)"]
