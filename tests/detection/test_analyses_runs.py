@@ -178,6 +178,45 @@ def test_an_untrained_network_answers_to_the_rows_of_its_teacher(runs, subjects,
     assert pair_cache(taught, teacher, "test", untrained=True).key == begun.key
 
 
+def test_fitted_features_are_kept_beside_those_as_they_are(runs, subjects, monkeypatch):
+    taught, teacher = subjects[1], subjects[1].teachers[0]
+    for kind in ("pair", "patched-regions"):
+        plain, fitted = (pair_cache(taught, teacher, "test", kind, fitted=fitted) for fitted in (False, True))
+        assert fitted.path.name == f"fitted-test-none-{kind}.kdcache"
+        assert fitted.key != plain.key
+        assert fitted.identity["adapters"].startswith("ridge 0.0001 on 16 images of ")
+    table = run_analysis("detection-attention", [run.path for run in runs[1:]], device="cpu").table
+    assert list(dict.fromkeys(table["definition"])) == ["kdscope", "normalised", "fitted"]
+    rows = table[(table["measure"] == "normalised-error") & (table["layer"] == "stride 8") & (table["region"] == "far")]
+    value = rows.set_index(["definition", "pair"])["value"]
+    cache = pair_cache(taught, teacher, "test", fitted=True)
+    far = grid_of(detection_cache(taught, "test"), 8).region == REGIONS.index("far")
+    error, energy = (np.where(far, cache.array(f"{name}/8")[:], 0).sum((1, 2)) for name in ("error", "energy"))
+    assert value["fitted", "teacher-student"] == pytest.approx((error / energy).mean(), rel=1e-5)
+    # Like with like: the floor of a fitted error is the fitted one of the student alone.
+    own = rows[rows["pair"] == "teacher-student"].set_index("definition")
+    for definition in ("kdscope", "fitted"):
+        floor = value[definition, "floor:independent-student"]
+        assert own.loc[definition, "floor"] == pytest.approx(floor)
+        assert own.loc[definition, "gain"] == pytest.approx(floor - own.loc[definition, "value"])
+    assert (table["definition"] == "fitted").sum() == table["measure"].str.contains("error|level").sum() / 2
+    assert value["fitted", "floor:independent-student"] < value["kdscope", "floor:independent-student"]
+    monkeypatch.setattr(Run, "model", lambda run, trained=True: pytest.fail("a network was loaded"))
+    again = collect([run.path for run in runs], "cpu")[1]
+    assert pair_cache(again, again.teachers[0], "test", fitted=True).key == cache.key
+
+
+def test_patch_in_has_a_floor_by_the_same_f(runs):
+    table = run_analysis("detection-patch-in", [run.path for run in runs[1:]], device="cpu", by="regions").table
+    whole = table[(table["measure"] == "ap-lost") & (table["part"] == "all")]
+    assert list(dict.fromkeys(whole["definition"])) == ["kdscope", "fitted"]
+    for _, own in whole.groupby("definition"):
+        by = own.set_index("pair")
+        assert by.loc["teacher-student", "floor"] == pytest.approx(by.loc["floor:independent-student", "value"])
+    with pytest.raises(KDScopeError, match="unknown definition 'linear'"):
+        run_analysis("detection-patch-in", [runs[1].path], device="cpu", definition="linear")
+
+
 def test_classifiers_are_refused(tmp_path):
     run = kdscope.train(tmp_path / "digits", data="digits", model="resnet8", epochs=1, device="cpu")
     with pytest.raises(KDScopeError, match="digits classifies images of 'digits'; this analysis is of detectors"):

@@ -1,10 +1,13 @@
 """The grids of the analyses: what is an object, how large it is, and what is neither object nor background."""
 
 import numpy as np
+import pytest
 import torch
-from made_up import BOXES, IMAGES, LABELS, SIDE, Memory, every_object, network, subject
+from made_up import BOXES, IMAGES, LABELS, SIDE, STRIDES, Memory, every_object, network, subject
 
 from kdscope.analyses.cast import Party
+from kdscope.analyses.detection_attention_pairs import gaps
+from kdscope.analyses.detection_attention_truth import on_boxes
 from kdscope.analyses.detection_maps import attention_of, grid_of
 from kdscope.analyses.detection_views import Seen
 from kdscope.detection.measures.feature_error import REGIONS
@@ -66,3 +69,53 @@ def test_small_is_what_average_precision_calls_small():
     assert (sizes_on_the_grid(thin) == "small").all()
     assert (sizes_in_ap(thin) == "small").all()
     assert torch.equal(objects_in(thin).labels, torch.from_numpy(np.tile(LABELS, IMAGES)))
+
+
+def seen(factor, normalised, seed=0):
+    """The attention of a network whose features are `factor` times as large, of images with padding and a crowd."""
+    crowd = np.zeros((IMAGES, 3), dtype=np.uint8)
+    crowd[0, 2] = 1
+    rng = np.random.default_rng(seed)
+    maps = {f"maps/attention/{s}": factor * rng.gamma(2.0, size=(IMAGES, SIDE // s, SIDE // s)) for s in STRIDES}
+    cache = changed(**maps, **{"truth/crowd": crowd, "frame/size": np.tile([[SIDE, 96]], (IMAGES, 1))})
+    grids = {stride: grid_of(cache, stride) for stride in STRIDES}
+    return {s: attention_of(cache, s, grid, normalised=normalised) for s, grid in grids.items()}, grids
+
+
+def scores(factor, normalised):
+    """All that is said of a network's attention, and of that beside another network's, whose unit stays."""
+    maps, grids = seen(factor, normalised)
+    values = on_boxes(maps, grids) | gaps(seen(1.0, normalised, seed=1)[0], maps, grids)
+    assert any(np.isfinite(each).all() for each in values.values())
+    return values
+
+
+@pytest.mark.parametrize("factor", [1e-3, 0.4, 6.0])
+def test_the_unit_of_features_is_in_no_normalised_score(factor):
+    one, other = (scores(k, True) for k in (1.0, factor))
+    for cell, values in one.items():
+        np.testing.assert_allclose(other[cell], values, rtol=1e-9, atol=1e-12, err_msg=str(cell))
+
+
+def test_the_unit_of_features_is_in_energy_lift_and_gaps_and_not_in_ranks():
+    one, other = (scores(k, False) for k in (1.0, 2.0))
+    for cell, values in one.items():
+        if cell.area != "all":
+            continue
+        same = np.allclose(other[cell], values, rtol=0.02)
+        assert same == (cell.measure in ("auroc", "area-matched-iou", "attention-overlap")), cell
+
+
+def test_normalised_attention_is_the_softmax_of_twice_the_relative_mean():
+    maps, grids = seen(5.0, True)
+    rng = np.random.default_rng(0)
+    raw, valid = rng.gamma(2.0, size=(IMAGES, 16, 16)), grids[8].region != -1
+    relative = np.where(valid, raw / raw[valid].mean(), -np.inf)  # padding and crowds are in no mean
+    power = np.exp(relative / 0.5)
+    expected = valid.sum((1, 2)) * (power / power.sum((1, 2), keepdims=True)).T
+    np.testing.assert_allclose(maps[8], expected.T, rtol=1e-9)
+
+
+def test_a_level_of_zeros_is_even():
+    cache = changed(**{"maps/attention/8": np.zeros((IMAGES, 16, 16))})
+    np.testing.assert_allclose(attention_of(cache, 8, grid_of(cache, 8), normalised=True), 1)
