@@ -100,9 +100,9 @@ _OUTCOMES = [
 _EIB = "Wang et al., CVPR workshops 2020"
 _ATTENTION = [
     _card("energy-in-boxes", "Attention in the boxes", "share", SHARE, "higher", "Share of the attention on cells of "
-          "objects. It depends on the units of the features.", citation=_EIB, against="truth", invariances=MAPS),
+          "objects. Unless normalised it depends on units.", citation=_EIB, against="truth", invariances=MAPS),
     _card("lift", "Lift", "times", POSITIVE, "higher", "Attention in the boxes over the share of the cells: 1 where it "
-          "is even. It depends on the units of the features.", against="truth", null=1.0, invariances=MAPS),
+          "is even. Unless normalised it depends on units.", against="truth", null=1.0, invariances=MAPS),
     _card("auroc", "AUROC of attention", "share", SHARE, "higher", "How often a cell of an object is above another; "
           "chance 0.5.", against="truth", null=0.5, invariances=(*MAPS, "scale")),
     _card("area-matched-iou", "Area-matched IoU", "share", SHARE, "higher", "IoU of the cells of objects (image-size: "
@@ -110,17 +110,17 @@ _ATTENTION = [
     _card("attention-overlap", "Overlap of attention", "share", SHARE, "higher", "IoU of the highest cells (image-"
           "size: pixels) of both maps, as many as objects have.", invariances=(*MAPS, "scale", "swap")),
     _card("gap-foreground", "Gap on objects", "times the mean", POSITIVE, "lower", "Mean |A_T - A_S| on cells of "
-          "objects. It depends on the units of the features.", citation=FGD, invariances=(*MAPS, "swap")),
+          "objects. Unless normalised it depends on units.", citation=FGD, invariances=(*MAPS, "swap")),
     _card("gap-background", "Gap elsewhere", "times the mean", POSITIVE, "lower", "Mean |A_T - A_S| on the other "
-          "cells. It depends on the units of the features.", citation=FGD, invariances=(*MAPS, "swap")),
+          "cells. Unless normalised it depends on units.", citation=FGD, invariances=(*MAPS, "swap")),
     _card("gap-ratio", "Ratio of gaps", "times", POSITIVE, "none", "The mean gap on objects over the mean gap "
-          "elsewhere.", citation=FGD, invariances=(*MAPS, "swap")),
+          "elsewhere. Unless normalised it depends on units.", citation=FGD, invariances=(*MAPS, "swap")),
     _card("error-share", "Share of the error", "share", SHARE, "none", "Of the squared error of features in a region; "
           "sums to 1.", invariances=(*MAPS, "common-scale")),
     _card("error-density", "Density of the error", "times", POSITIVE, "none", "Squared error of a cell over that of "
           "the mean cell: 1 where it is even.", null=1.0, invariances=(*MAPS, "common-scale")),
     _card("normalised-error", "Normalised error", "times", POSITIVE, "lower", "Squared error of features over the "
-          "teacher's energy.", invariances=(*MAPS, "common-scale")),
+          "teacher's energy; fitted: through the best linear map.", invariances=(*MAPS, "common-scale")),
     _card("level-share", "Share of a level", "share", SHARE, "none", "Of the squared error of features at all levels.",
           invariances=(*MAPS, "common-scale")),
 ]  # fmt: skip
@@ -128,7 +128,8 @@ _PATCHED = [
     _precision("patched-ap", "AP of the teacher's head", "Where the named parts of its maps are the student's.",
                citation=OWN),
     _card("ap-lost", "AP lost", "share", DIFFERENCE, "lower", "Shapley's value of a part of the maps, under the "
-          "teacher's head.", citation="Shapley 1953; kdscope", invariances=(*FOUND, "scores")),
+          "teacher's head; fitted: through the best linear map.", citation="Shapley 1953; kdscope",
+          invariances=(*FOUND, "scores")),
 ]  # fmt: skip
 _BY_ANALYSIS = {
     "detection": [*_PRECISION, *_AGREEMENT],
