@@ -79,7 +79,7 @@ def detection_attention(
     if not temperature > 0:
         raise KDScopeError(f"temperature {temperature} is not above 0; FGD has 0.5")
     asked = list(dict.fromkeys(["kdscope", *texts(definition)]))
-    pictured = NORMALISED if NORMALISED in asked else "kdscope"  # of another unit a map is of one lit cell
+    pictured = NORMALISED if NORMALISED in asked else "kdscope"  # plain ones can be one lit cell, by their unit
     for name in asked:
         if name not in DEFINITIONS:
             raise unknown("definition", name, DEFINITIONS, "analysis 'detection-attention'")
@@ -97,7 +97,9 @@ def detection_attention(
         for name in asked:
             looks = looks_of(networks, begun, grids, temperature, name == NORMALISED)
             if roles is not None and name == pictured:
-                pictures = attention_pictures(roles, networks, {key: one.maps for key, one in looks.items()}, grids)
+                title = "attention" if name == "kdscope" else f"{name} attention"
+                maps = {key: one.maps for key, one in looks.items()}
+                pictures = attention_pictures(roles, networks, maps, grids, title)
             own = list(truth_rows(roles, networks, looks, sight, name, confidence)) if name != FITTED else []
             if roles is not None:
                 found, left_out = pair_findings(roles, looks, sight, name, split, confidence)

@@ -47,7 +47,8 @@ def pair_findings(
             if definition in ("kdscope", FITTED) and pair.pair in (*PAIRS, FLOORS[0]):
                 values |= errors(beside(pair, split, fitted=definition == FITTED), sight.grids)
         except KDScopeError as error:
-            notes.append(f"features of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
+            how = f" ({FITTED})" if definition == FITTED else ""
+            notes.append(f"features{how} of {roles.name(pair.b)} beside {roles.name(pair.a)} were left out: {error}")
         measured[pair.key] = {cell: as_result(cell.measure, each, confidence) for cell, each in values.items()}
         measured[pair.key] |= ratios(values, confidence)
     found = []

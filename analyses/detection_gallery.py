@@ -18,6 +18,7 @@ def attention_pictures(
     networks: Mapping[tuple, Seen],
     maps: Mapping[tuple, Mapping[int, np.ndarray]],
     grids: Mapping[int, Grid],
+    title: str = "attention",
 ) -> Pictures | None:
     """Attention at the finest level, of images at percentiles of the overlap of the first student with its teacher.
 
@@ -37,7 +38,7 @@ def attention_pictures(
     cache, names = networks[parties[0].key].cache, [roles.name(party) for party in parties]
     images = cache.array(THUMBNAIL)[rows]
     return Pictures(
-        f"attention at stride {stride}",
+        f"{title} at stride {stride}",
         f"images at the {', '.join(map(str, PERCENTILES))}th percentile of the overlap of {names[1]} with {names[0]}",
         images,
         tuple(f"no. {cache.index[row]}" for row in rows),

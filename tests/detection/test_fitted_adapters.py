@@ -7,11 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_extract import of_many_sizes
 from torch import nn
 
 from kdscope.detection import models
+from kdscope.detection.adapter import adapt
 from kdscope.detection.data import load
 from kdscope.detection.fitted_adapters import RIDGE, Moments, fitted_adapters, told_of
+from kdscope.detection.frames import Frames, frame_of
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
 from kdscope.detection.stored import found_in
@@ -146,3 +149,18 @@ def test_fitting_leaves_both_networks_as_they_were(data):
     for network, known in zip((student, teacher), before, strict=True):
         assert all(torch.equal(value, known[name]) for name, value in network.state_dict().items())
     assert all(torch.equal(one[stride].weight, other[stride].weight) for stride in one)
+
+
+def test_padding_is_fitted_to_nothing(monkeypatch):
+    student, teacher, data = detector(1), detector(2), of_many_sizes()
+    counts = []
+    monkeypatch.setattr(Moments, "update", lambda own, mine, theirs, was=Moments.update: (
+        counts.append(len(mine)), was(own, mine, theirs)))  # fmt: skip
+    fitted_adapters(student, teacher, data)
+    adapter = adapt(student)
+    frames = Frames(data.train, adapter, frame_of(student.transform, data.train.sizes))
+    shown = torch.tensor(frames.batch(torch.arange(6)).frame.sizes)
+    assert (shown < shown.amax(0)).any()
+    # A cell is of the image if its middle is: of a side of 60 pixels and a stride of 8 seven and a half, which are 7.
+    expected = sum(int(torch.ceil(shown / stride - 0.5).long().prod(1).sum()) for stride in (8, 16, 32))
+    assert sum(counts) == expected
