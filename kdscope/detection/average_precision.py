@@ -5,6 +5,7 @@ detections, and areas in pixels (COCO's) or as parts of the image, which mean th
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,12 @@ class AveragePrecision(NamedTuple):
         return values if label is None else values[:, label - 1]
 
 
+def check_evaluator() -> None:
+    """A KDScopeError if faster-coco-eval is missing: asked before a training, which is scored when it is over."""
+    if find_spec("faster_coco_eval") is None:
+        raise KDScopeError("average precision needs faster-coco-eval: pip install 'kdscope[detection]'")
+
+
 def average_precision(
     found: Sequence[Found],
     objects: Objects,
@@ -131,10 +138,9 @@ def average_precision(
     >>> round(result.ap(), 5), result.ar(100), round(result.ap(0.5, area="small"), 5)
     (0.50495, 0.5, 0.50495)
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise KDScopeError("average precision needs faster-coco-eval: pip install kdscope[detection]") from None
+    check_evaluator()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     thresholds, caps = tuple(map(float, iou_thresholds)), tuple(sorted(map(int, caps)))
     _check(found, objects, classes, thresholds, caps)
     if areas.relative and sizes is None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdscope.config import Config, DataSettings, NetworkSettings, TeacherSettings
 from kdscope.detection import models
-from kdscope.detection.average_precision import areas_for
+from kdscope.detection.average_precision import areas_for, check_evaluator
 from kdscope.detection.data import DetectionDataset, DetectionSplit, load
 from kdscope.detection.data.batches import DetectionBatches
 from kdscope.detection.data.catalogue import DETECTION_DATASETS
@@ -118,6 +118,7 @@ class Detection:
     def prepare(
         self, config: Config, begun: bool, teachers: Sequence[nn.Module] | None
     ) -> tuple[Config, DetectionDataset, DetectionLearner]:
+        check_evaluator()
         config = self.written_out(self.complete(config))
         dataset = load_data(config.data)
         given = teachers is not None

@@ -261,5 +261,5 @@ def test_bad_input(change, said):
 
 def test_without_the_evaluator_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(KDScopeError, match=r"pip install kdscope\[detection\]"):
+    with pytest.raises(KDScopeError, match=r"pip install 'kdscope\[detection\]"):
         average_precision([], Objects.of([], []), 1)

@@ -1,5 +1,7 @@
 """A detector is trained by the same engine: what it writes, what it leaves alone, and that it resumes bit for bit."""
 
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -274,3 +276,10 @@ def test_methods_of_detectors_are_not_those_of_classifiers(tmp_path):
     assert "fgd" in DETECTION_METHODS
     with pytest.raises(KDScopeError, match="unknown method 'fgd'"):
         kdscope.train(tmp_path / "run", data="digits:8", model="resnet8", method="fgd")
+
+
+def test_a_missing_evaluator_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(KDScopeError, match=r"needs faster-coco-eval: pip install 'kdscope\[detection\]'"):
+        kdscope.train(tmp_path / "run", **STUDENT)
+    assert not (tmp_path / "run").exists()
