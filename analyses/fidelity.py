@@ -14,7 +14,8 @@ import pandas as pd
 from kdscope.analyses.answers import splits_of
 from kdscope.analyses.base import Report, analysis, tidy
 from kdscope.analyses.cast import PAIRS, TAUGHT, Cast, Pair, cast, pairs
-from kdscope.analyses.compare import Excerpt, Finding, measure_caches, measure_pairs, over_groups
+from kdscope.analyses.compare import Finding, measure_caches, measure_pairs, over_groups
+from kdscope.analyses.compared_blocks import Excerpt
 from kdscope.analyses.fidelity_words import short, verdicts
 from kdscope.analyses.options import definitions
 from kdscope.measures.logits import suitable

@@ -23,7 +23,8 @@ from kdscope.features.graph import IMAGES
 from kdscope.figures.style import short_names
 from kdscope.measures.graphs import SATURATED
 from kdscope.measures.result import Result
-from kdscope.measures.statistics import bootstrap_mean, two_level_interval
+from kdscope.measures.seeds import two_level_interval
+from kdscope.measures.statistics import bootstrap_mean
 from kdscope.sources import Subject
 
 COLUMNS = (

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdscope.errors import KDScopeError
 from kdscope.measures.crossed import crossed_mean
-from kdscope.measures.statistics import two_level_interval
+from kdscope.measures.seeds import two_level_interval
 
 
 @dataclass(frozen=True)

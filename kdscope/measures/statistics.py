@@ -1,14 +1,14 @@
 """Intervals: how far a number may lie from the one that infinitely many images, or trainings, would give.
 
 What is resampled are images. A number over several trainings of one recipe has Student's t over their seeds besides
-(`seeds_and_images`), one rule for all of them. Measures whose images enter in pairs (debiased CKA, nearest neighbours)
+(`kdscope.measures.seeds`), one rule for all. Measures whose images enter in pairs (debiased CKA, nearest neighbours)
 must not be bootstrapped, for a duplicate is its own neighbour: `subsample_interval` and `jackknife_interval` are for
 those. No loop here runs over images.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -121,76 +121,6 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, **options) -> tuple[float, fl
     return (exact_mean(difference), *bootstrap_mean(difference, **options))
 
 
-def two_level_interval(
-    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0, ring: bool = False
-) -> tuple[float, float]:
-    """Interval of the mean of values [S, N], S trainings of one recipe on the same N images, for others of both.
-
-    Student's t over the seeds' means and a bootstrap over images of their mean, as `seeds_and_images` adds them. To
-    resample the seeds as well (Owen's pigeonhole bootstrap) is no interval where they are few: of two seeds, half of
-    the draws are one of them twice, and what is meant for 95 % holds 80. NaN marks an image that does not count for a
-    seed (the mean is that of the seeds' means); a seed with no other is left out. `ring`: as for `seeds_and_images`.
-
-    Returns:
-        (low, high); NaN where S < 2.
-
-    >>> low, high = two_level_interval(np.random.default_rng(0).normal(size=(5, 200)))
-    >>> low < 0 < high
-    True
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or 0 in values.shape:
-        raise KDScopeError(f"the two-level interval needs values [seeds, images], not {list(values.shape)}")
-    values = values[~np.isnan(values).all(axis=1)]
-    if len(values) < 2:
-        return math.nan, math.nan
-    means = np.nanmean(values, axis=1)
-    ends = _over_images(values, means, confidence, resamples, seed)
-    return seeds_and_images(float(means.mean()), means, ends, confidence, ring)
-
-
-def seeds_and_images(
-    value: float,
-    by_seed: Sequence[float] | np.ndarray,
-    images: tuple[float, float],
-    confidence: float = 0.95,
-    ring: bool = False,
-) -> tuple[float, float]:
-    """The interval of the mean over trainings that holds for other trainings and other images: the rule of all numbers.
-
-    Either side is sqrt(t^2 s^2 / S + side^2): Student's t with S - 1 degrees of freedom, the standard deviation s of
-    the S values, and that side of the interval over images. What seeds and images do together is in both, so that the
-    interval is rather too wide than too narrow: it holds 95 to 99 % where 95 are meant, for two seeds as well.
-
-    Args:
-        value: the mean. by_seed: [S], S of at least 2. images: interval of it over images, of these trainings.
-        ring: whether the values are of pairs of neighbours in a ring of S seeds, so that each seed is in two of them.
-            What a seed does to both makes these alike: their mean then varies 2 (S - 1) / (S - 2) times as much as that
-            of S single ones that are as far apart.
-
-    >>> [round(end, 3) for end in seeds_and_images(0.5, [0.4, 0.5, 0.6], (0.48, 0.53))]
-    [0.251, 0.75]
-    """
-    low, high = images
-    count = len(by_seed)
-    alike = 2 * (count - 1) / max(1, count - 2) if ring else 1.0
-    error = float(np.std(by_seed, ddof=1)) * math.sqrt(alike / count)
-    return widened(value, error, count - 1, (low, high), confidence)
-
-
-def widened(
-    value: float, error: float, freedom: float, images: tuple[float, float], confidence: float = 0.95
-) -> tuple[float, float]:
-    """An interval over images with the error over trainings added to it: `seeds_and_images` of any error and freedom.
-
-    >>> widened(0.5, 0.0, math.inf, (0.4, 0.7))
-    (0.4, 0.7)
-    """
-    low, high = images
-    between = float(student_t.ppf((1 + confidence) / 2, freedom)) * error
-    return value - math.hypot(between, value - low), value + math.hypot(between, high - value)
-
-
 def centred_interval(value: float, draws: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
     """Percentiles of draws [R], moved so that they lie around the value; NaN of fewer than two.
 
@@ -205,10 +135,10 @@ def centred_interval(value: float, draws: np.ndarray, confidence: float = 0.95) 
     return _quantiles(known + value - known.mean(), np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
 
 
-def _over_images(
+def over_images(
     values: np.ndarray, means: np.ndarray, confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Of the mean of the seeds' means [S] of values [S, N], of these trainings on other images."""
+    """Interval of the mean of the seeds' means [S] of values [S, N], of these trainings on other images."""
     if not np.isnan(values).any():
         return bootstrap_mean(values.mean(axis=0), confidence=confidence, resamples=resamples, seed=seed)
     parts = [

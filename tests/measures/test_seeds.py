@@ -8,8 +8,7 @@ import pytest
 from kdscope.errors import KDScopeError
 from kdscope.measures.agreement import Agreement
 from kdscope.measures.result import Result
-from kdscope.measures.seeds import over_seeds
-from kdscope.measures.statistics import two_level_interval
+from kdscope.measures.seeds import over_seeds, two_level_interval
 
 
 def results(shares, n=300):

@@ -8,13 +8,13 @@ from scipy import stats
 
 from kdscope import KDScopeError
 from kdscope.measures import statistics
+from kdscope.measures.seeds import two_level_interval
 from kdscope.measures.statistics import (
     bootstrap_mean,
     exact_mean,
     jackknife_interval,
     paired_bootstrap,
     subsample_interval,
-    two_level_interval,
     wilson,
 )
 

@@ -3,7 +3,7 @@
 An image that is drawn twice counts twice: its detections and objects get the weight 2. Precision and recall are sums,
 so that a resample needs neither another matching nor another sort, and equals the number of a set in which the image
 stands twice. All networks get the same draws of images, so that their differences are paired. Of several trainings the
-interval is that of all numbers over seeds (`kdscope.measures.statistics.seeds_and_images`).
+interval is that of all numbers over seeds (`kdscope.measures.seeds.seeds_and_images`).
 """
 
 import functools
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdscope.detection.matching import RECALLS, Matches
-from kdscope.measures.seeds import EVERYTHING
-from kdscope.measures.statistics import centred_interval, widened
+from kdscope.measures.seeds import EVERYTHING, widened
+from kdscope.measures.statistics import centred_interval
 
 RESAMPLES = 500
 AT_ONCE = 2**22  # weights of detections held in memory
