@@ -4,6 +4,8 @@ import math
 
 import pandas as pd
 
+from kdscope.analyses.fidelity_words import shared_floor
+
 FLOORED = "floor:independent-student"
 WHERE = {"fg": "on objects", "ring": "around objects", "far": "far from objects"}
 
@@ -78,8 +80,25 @@ def notes(table: pd.DataFrame) -> list[str]:
     trained = table[(table["measure"] == "ap") & (table["role"] == "student")]
     if len(trained) and not (gaps["pair"] == FLOORED).any():
         said.append("no student without a teacher is among the sources: give one (--baseline RUN), for the floor")
-    if len(trained) and trained["seeds"].max() < 3:
-        said.append("fewer than 3 seeds: an interval over images says nothing of another training")
+    whole = table[(table["measure"] == "ap") & (table["pair"] == "truth")]
+    seeds = whole.groupby("group", sort=False)["seeds"].max()
+    for alone, own in gaps[gaps["pair"] == FLOORED].groupby("a", sort=False):
+        said += shared_floor({student: seeds[student] for student in own["group"].unique()}, alone, seeds[alone])
+    return said + of_few_seeds(seeds[seeds.index.isin(trained["group"])])
+
+
+def of_few_seeds(seeds: pd.Series) -> list[str]:
+    """The caveats of students by how many seeds each group has.
+
+    >>> of_few_seeds(pd.Series({"kd": 2, "fgd": 1}))
+    ['one seed of fgd: intervals are over images, and say nothing of another training',
+     'fewer than five seeds: the intervals over seeds and images are wide']
+    """
+    said, lone = [], ", ".join(seeds.index[seeds == 1])
+    if lone:
+        said.append(f"one seed of {lone}: intervals are over images, and say nothing of another training")
+    if ((seeds > 1) & (seeds < 5)).any():
+        said.append("fewer than five seeds: the intervals over seeds and images are wide")
     return said
 
 

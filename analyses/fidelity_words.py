@@ -1,6 +1,7 @@
 """What a terminal says of fidelity: a short table, and a line for each student that does not oversell."""
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -53,7 +54,7 @@ def verdicts(table: pd.DataFrame, split: str) -> list[str]:
         row = group.iloc[0]
         if "independent" in row.control:
             said.append(f"{b}, on {split}: {_accuracy(row)}")
-    return said + _relation(table, split) + _caveats(rows)
+    return said + _relation(table, split) + _caveats(rows) + _shared_floors(table)
 
 
 def _relation(table: pd.DataFrame, split: str) -> list[str]:
@@ -108,6 +109,37 @@ def _caveats(rows: pd.DataFrame) -> list[str]:
     if ((agreement["seeds"] > 1) & (agreement["seeds"] < 5)).any():
         said.append("fewer than five seeds: the intervals over seeds and images are wide")
     return said
+
+
+def shared_floor(students: Mapping[str, int], alone: str, known: int) -> list[str]:
+    """What gains over fewer students alone than students do not know.
+
+    Args:
+        students: how many seeds each group of students has. alone: whom they are compared with, `known` seeds.
+
+    >>> shared_floor({"kd": 3, "fgd": 1}, "alone", 1)
+    ['kd: gains are over one student alone (alone), another training of which is not in the interval']
+    >>> shared_floor({"kd": 3}, "alone", 3)
+    []
+    """
+    more = ", ".join(student for student, seeds in students.items() if seeds > known)
+    if not more:
+        return []
+    if known == 1:
+        return [f"{more}: gains are over one student alone ({alone}), another training of which is not in the interval"]
+    share = f"gains share {known} students alone ({alone}), fewer than their seeds"
+    return [f"{more}: {share}, so that their intervals may be too narrow"]
+
+
+def _shared_floors(table: pd.DataFrame) -> list[str]:
+    """Students of several seeds, fewer of which have a student alone of their own."""
+    rows = table[table["pair"].isin(TAUGHT) & table["epoch"].isna() & (table["measure"] == "agreement")]
+    rows = rows[(rows["seed"] != "all") & rows["baseline"].fillna("").ne("")]
+    said: dict[str, None] = {}
+    for group, own in rows.groupby("group", sort=False):
+        alone = own["baseline"].unique()
+        said |= dict.fromkeys(shared_floor({group: own["b"].nunique()}, ", ".join(alone), len(alone)))
+    return [*said]
 
 
 def _article(control: str) -> str:

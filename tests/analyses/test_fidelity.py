@@ -141,6 +141,14 @@ def test_one_seed_has_no_rows_over_seeds_and_says_so(trio):
     assert any("students of one seed" in note for note in report.notes)
 
 
+def test_gains_of_seeds_that_share_a_student_alone_say_so():
+    every = family(seeds=3, methods=("kd",), splits=("test",))
+    shared = [one for one in every if one.method != "none" or one.seed == 0]
+    (note,) = [note for note in run_analysis("fidelity", shared).notes if "gains are over" in note]
+    assert note == "kd: gains are over one student alone (none-seed0), another training of which is not in the interval"
+    assert not [note for note in run_analysis("fidelity", every).notes if "gains " in note]
+
+
 def test_the_ensemble_is_combined_as_the_run_says():
     labels = np.array([0, 0])
     one = subject("one", {"test": dataclasses.replace(sayings([0, 0], labels, classes=3), logits=_rows([5, 0, 0]))})
