@@ -7,7 +7,7 @@ import torch
 
 from kdscope.config import Config
 from kdscope.detection.methods.calibrate import View, calibrate
-from kdscope.detection.task import OBSERVED, Detection
+from kdscope.detection.task import Detection, observe_some
 from kdscope.errors import KDScopeError
 from kdscope.run import load_teacher
 from kdscope.sources import resolve_device
@@ -49,8 +49,7 @@ def calibrated(
         alone = {"rank": 0, "world_size": 1, "device": place}
         training, _ = task.batches(config, dataset, learner, alone)
         if learner.objective.observing:
-            for batch in itertools.islice(training.epoch(0), -(-OBSERVED // training.batch_size)):
-                learner.observe(batch)
+            observe_some(learner, training, place)
 
         def views() -> Iterator[View]:
             learner.student.train()

@@ -144,8 +144,6 @@ class Detection:
                 f"detector {config.model.name!r} needs at least {learner.least_images} images in a batch, for its last "
                 f"maps have one cell, and a device gets {share}; raise --batch-size"
             )
-        if objective.needs_teacher and not begun:
-            objective.begin(student, *teachers)
         if config.gradients != "sum" and len(set(objective.task)) < 2:
             raise KDScopeError(
                 f"gradients {config.gradients!r} weighs the gradient of the boxes against that of the teacher, "
@@ -161,6 +159,9 @@ class Detection:
             )  # fmt: skip
             stop_at_failed(checks, stop=config.preflight == "stop")
             learner.records["preflight.json"] = [asdict(check) for check in checks]
+        if objective.needs_teacher and not begun:
+            # After the checks: a neck of a teacher that was trained is no sign of a backbone that is.
+            objective.begin(student, *teachers)
         return config, dataset, learner
 
     def batches(
@@ -189,13 +190,7 @@ class Detection:
     ) -> None:
         if begun or not learner.objective.observing:
             return
-        count = -(-OBSERVED // batches.batch_size)
-        whole = copy.copy(batches)  # every rank looks at all of them, so that their number changes nothing
-        whole.rank, whole.world_size = 0, 1
-        with torch.random.fork_rng(devices=[fabric.device] if fabric.device.type == "cuda" else []):
-            torch.manual_seed(0)
-            for batch in itertools.islice(whole.epoch(0), count):
-                learner.observe(batch)
+        observe_some(learner, batches, fabric.device)
 
     def evaluate(self, fabric: Fabric, network: nn.Module, batches: DetectionBatches) -> dict[str, float]:
         dataset = batches.dataset
@@ -217,6 +212,20 @@ class Detection:
 
     def told(self, summary: Mapping[str, Any]) -> str:
         return f"test AP {100 * summary['test_ap']:.1f}, AP50 {100 * summary['test_ap50']:.1f}"
+
+
+def observe_some(learner: DetectionLearner, batches: DetectionBatches, device: torch.device) -> None:
+    """Show about `OBSERVED` images of the first epoch to the terms that look at some before the first step.
+
+    Every rank looks at all of them, so that their number changes nothing, and what a transform draws is always the
+    same; torch's generators are left as they were.
+    """
+    whole = copy.copy(batches)
+    whole.rank, whole.world_size = 0, 1
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for batch in itertools.islice(whole.epoch(0), -(-OBSERVED // whole.batch_size)):
+            learner.observe(batch)
 
 
 def means_scratch(network: NetworkSettings) -> bool:

@@ -186,7 +186,14 @@ def test_without_a_loss_of_the_detectors_own_there_is_nothing_to_compare_with(by
         ("none", views_of(), {}, "calibrate: no term here distils"),
         ("fgd", views_of(), {"by": "losses"}, "unknown by 'losses' in calibrate; nearest: loss"),
         ("fgd", views_of(), {"shares": {"fdg": 1}}, "unknown term 'fdg' in calibrate; nearest: fgd"),
-        ("fgd", views_of(), {"shares": {"fgd": 0}}, "shares are numbers of at least 0, of which one is above 0"),
+        *[
+            ("fgd", views_of(), {"shares": {"fgd": share}}, "shares are numbers of at least 0, of which one is above 0")
+            for share in (0, -1, float("nan"), float("inf"))
+        ],
+        *[
+            ("fgd", views_of(), {"ratio": ratio}, f"calibrate: ratio must be a number above 0, not {ratio!r}")
+            for ratio in (0, -1.0, float("nan"), float("inf"), True, "2")
+        ],
     ],
 )
 def test_what_cannot_be_measured_is_said_in_one_line(method, views, options, message):
@@ -214,6 +221,26 @@ def test_a_config_is_calibrated_before_it_is_trained(teacher):
     assert torch.equal(torch.get_rng_state(), state)
     chosen = settings(teachers=[teacher], method="fgd-normalised", terms=found, **QUICK)
     assert calibrated(chosen, batches=2, ratio=0.5)["fgd"] == pytest.approx(found["fgd"], rel=0.02)
+
+
+def test_calibration_looks_at_the_images_that_the_run_looks_at_and_at_their_sizes(teacher, tmp_path, monkeypatch):
+    seen, look = [], DetectionLearner.observe
+
+    def observe(learner, batch):
+        sizes = learner.student.transform([image.float() for image in batch.images])[0].image_sizes
+        seen.append((batch.index.tolist(), sizes))
+        look(learner, batch)
+
+    monkeypatch.setattr(DetectionLearner, "observe", observe)
+    model = MODEL | {"options": {"min_size": [40, 48, 56, 64]}}
+    options = QUICK | {"model": model, "batch_size": 4, "preflight": "off", "teachers": [teacher]}
+    options |= {"method": "fgd-normalised"}
+    calibrated(settings(**options), batches=1)
+    before = list(seen)
+    kdscope.train(tmp_path / "run", **options)
+    assert len(before) > 1
+    assert len({size for _, sizes in before for size in sizes}) > 1
+    assert seen[len(before) :] == before
 
 
 def test_the_command_prints_what_train_takes(teacher, tmp_path):

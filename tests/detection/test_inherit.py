@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 import kdscope
 from kdscope.api import settings
@@ -115,6 +116,45 @@ def test_a_student_of_another_family_inherits_nothing(teacher, method):
     config = settings(teachers=[teacher], method=method, **other)
     with pytest.raises(KDScopeError, match="of the teacher is not in the student; both need the same neck and head"):
         Detection().prepare(config, False, [teacher.model()])
+
+
+class Own(nn.Module):
+    """A user's own detector, with a batch norm in what it inherits and in what it does not."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 8, 8), nn.BatchNorm2d(4))
+        self.head = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.transform = models.build("fcos_resnet10_w8", num_classes, min_size=64).transform
+
+    def features(self, batch):
+        return {8: self.trunk(batch.images)}
+
+    def losses(self, batch, maps):
+        return {"first": self.head(maps[8]).square().mean()}
+
+    def forward(self, images):
+        nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+        return [nothing for _ in images]
+
+
+def test_what_a_students_backbone_begins_with_is_checked_before_it_inherits(monkeypatch):
+    """After, the normalisations of the head that it has from the teacher look like half of a backbone loaded."""
+    torch.manual_seed(0)
+    taught = Own(3)
+    for buffer in taught.buffers():
+        buffer.add_(1)
+    options = QUICK | {"model": "test_inherit:Own", "preflight": "stop", "method": "inherit"}
+    options |= {"terms": {"inherit": {"body": ["trunk."]}}}
+    found = []
+    monkeypatch.setattr("kdscope.detection.task.stop_at_failed", lambda checks, stop: found.extend(checks))
+    monkeypatch.setattr("kdscope.detection.preflight.ability", lambda *_: [])
+    monkeypatch.setattr("kdscope.detection.task.load_teacher", lambda *_: taught)
+    config = settings(teachers=["test_inherit:Own"], **options)
+    _, _, learner = Detection().prepare(config, False, None)
+    assert {check.name: check.found for check in found}["start of the student"] == "random, as it is meant"
+    assert torch.equal(learner.student.head[1].running_mean, taught.head[1].running_mean)
+    assert not torch.equal(learner.student.trunk[1].running_mean, taught.trunk[1].running_mean)
 
 
 def test_a_student_that_inherits_alone_has_its_own_losses_and_asks_the_teacher_nothing(teacher):

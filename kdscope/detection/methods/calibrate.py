@@ -5,6 +5,7 @@ from scratch the official weights made one part of it 200 times the detector's o
 measured on a few batches before training, and the weights give distillation a chosen size beside the detector.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,11 +52,13 @@ def calibrate(
         By term, a new `weight`, or the settings that weigh its parts.
 
     Raises:
-        KDScopeError: no batch, a part that is zero or not finite on all of them, the detector's own losses among them;
-            nothing to weigh; or a term `in_own_units` by "loss".
+        KDScopeError: a ratio that is not above 0; no batch; a part that is zero or not finite on all of them, the
+            detector's own losses among them; nothing to weigh; or a term `in_own_units` by "loss".
     """
     if by not in SIZES:
         raise unknown("by", str(by), SIZES, "calibrate")
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
+        raise KDScopeError(f"calibrate: ratio must be a number above 0, not {ratio!r}")
     wanted = _shares(objective, shares)
     for name in wanted:
         if by == "loss" and objective.terms[name].in_own_units:
@@ -65,7 +68,7 @@ def calibrate(
             )
     measured = sizes(objective, views, by, parameters)
     own = measured["own"]
-    if not 0 < own < float("inf"):
+    if not 0 < own < math.inf:
         raise KDScopeError(
             f"calibrate: the {by} of the detector's own losses is {own} on these batches, so there is nothing to "
             "compare with; give more batches, of images with boxes"
@@ -167,13 +170,13 @@ def _shares(objective: DetectionObjective, shares: Mapping[str, float] | None) -
         if name not in terms:
             raise unknown("term", name, terms, "calibrate")
     given = {name: float(shares.get(name, 0.0)) for name in terms}
-    if min(given.values()) < 0 or not sum(given.values()) > 0:
+    if not all(0 <= share < math.inf for share in given.values()) or not sum(given.values()) > 0:
         raise KDScopeError("calibrate: shares are numbers of at least 0, of which one is above 0")
     return {name: share / sum(given.values()) for name, share in given.items() if share > 0}
 
 
 def _factor(name: str, wanted: float, size: float) -> float:
-    if not 0 < size < float("inf"):
+    if not 0 < size < math.inf:
         what = "zero" if size == 0 else f"{size}"
         raise KDScopeError(f"calibrate: {name} is {what} on these batches; leave it out (shares), or give more batches")
     return wanted / size
