@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from kdscope.report.payload import Card, Column, Payload, Table
 
@@ -177,6 +177,15 @@ def strip(table: Table, row: dict[str, Any], rows: list[dict[str, Any]]) -> dict
 
 
 @lru_cache(maxsize=1)
+def named(text: str) -> Markup:
+    """Text in which names between backticks, as studies write them, are set as code; all else is escaped.
+
+    >>> print(named("what `<b>` is & does"))
+    what <code>&lt;b&gt;</code> is &amp; does
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def modules() -> str:
     """The scripts of the page as one module.
 
@@ -205,7 +214,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"island": island, "json": json.dumps, "shown": shown}
-    environment.filters |= {"relative": relative, "thousands": thousands}
+    environment.filters |= {"relative": relative, "thousands": thousands, "named": named}
     environment.globals |= {"card_of": card_of, "strips": _strips, "is_wide": is_wide}
     return environment
 
