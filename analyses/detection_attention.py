@@ -21,9 +21,9 @@ from kdscope.analyses.detection_dense import FLOORS
 from kdscope.analyses.detection_gallery import attention_pictures
 from kdscope.analyses.detection_maps import EVERY, Framing, Grid, attention_of, grid_of, strides_of
 from kdscope.analyses.detection_views import Seen, everyone
-from kdscope.analyses.options import texts
+from kdscope.analyses.options import chosen
 from kdscope.detection.subjects import random_init_cache
-from kdscope.errors import KDScopeError, unknown
+from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.figures.pictures import Pictures
 from kdscope.sources import Subject
@@ -57,12 +57,12 @@ def detection_attention(
 
     Args:
         temperature: of the softmax over the cells of an image that makes attention of mean |F|; FGD has 0.5.
-        definition: what stands beside "kdscope", which is FGD's attention and errors with the run's own adapters.
-            "normalised" is attention of mean |F| over its mean, which does not depend on the unit of features; "fitted"
-            errors with adapters that least squares finds on up to 200 training images, of all students alike: one more
-            cache of each pair. "image-size" is of maps that are interpolated to the image, against the pixels of the
-            boxes; "guo2024-code" the IoU of Guo et al., cut at 0.4 of a map's range and pooled over batches of 128
-            images.
+        definition: what stands beside "kdscope", which is always there: FGD's attention, and errors with the run's own
+            adapters. "normalised" is attention of mean |F| over its mean, which does not depend on the unit of
+            features; "fitted" errors with adapters that least squares finds on up to 200 training images, of all
+            students alike: one more cache of each pair. "image-size" is of maps that are interpolated to the image,
+            against the pixels of the boxes; "guo2024-code" the IoU of Guo et al., cut at 0.4 of a map's range and
+            pooled over batches of 128 images.
         untrained: whether each student's architecture is shown the images (500 at the most) before any training, too:
             a floor that costs as much as its student's own cache, once.
         splits, teacher, baseline, confidence: as for the analysis `detection`.
@@ -78,11 +78,8 @@ def detection_attention(
     """
     if not temperature > 0:
         raise KDScopeError(f"temperature {temperature} is not above 0; FGD has 0.5")
-    asked = list(dict.fromkeys(["kdscope", *texts(definition)]))
+    asked = list(dict.fromkeys(["kdscope", *chosen(definition, DEFINITIONS, "detection-attention")]))
     pictured = NORMALISED if NORMALISED in asked else "kdscope"  # plain ones can be one lit cell, by their unit
-    for name in asked:
-        if name not in DEFINITIONS:
-            raise unknown("definition", name, DEFINITIONS, "analysis 'detection-attention'")
     roles, alone = cast_of(subjects, teacher, baseline)
     rows: list[dict[str, Any]] = []
     said: list[str] = []
@@ -94,8 +91,12 @@ def detection_attention(
             raise KDScopeError("the networks have no level of the pyramid in common")
         sight = Sight(grids, Framing.of(next(iter(networks.values())).cache))
         begun = untrained_caches(networks, split) if untrained else {}
-        for name in asked:
-            looks = looks_of(networks, begun, grids, temperature, name == NORMALISED)
+        looks: dict[tuple, Look] = {}
+        by_definition: dict[str, list[dict[str, Any]]] = {}
+        for name in sorted(asked, key=lambda name: name == NORMALISED):  # the maps of all others are the same
+            if not looks or name == NORMALISED:
+                looks.clear()
+                looks |= looks_of(networks, begun, grids, temperature, name == NORMALISED)
             if roles is not None and name == pictured:
                 title = "attention" if name == "kdscope" else f"{name} attention"
                 maps = {key: one.maps for key, one in looks.items()}
@@ -105,7 +106,8 @@ def detection_attention(
                 found, left_out = pair_findings(roles, looks, sight, name, split, confidence)
                 own += [row_of(roles, f, seed) | cell._asdict() for cell, f, seed in found]
                 said += left_out
-            rows += [{"view": "none", **row, "split": split, "definition": name} for row in own]
+            by_definition[name] = [{"view": "none", **row, "split": split, "definition": name} for row in own]
+        rows += [row for name in asked for row in by_definition[name]]
     named = {"analysis": "detection-attention", "confidence": confidence}
     table = ordered(tidy([row | named for row in rows], COLUMNS))
     words = (*(roles.notes if roles else ()), *said, *attention_notes(table))

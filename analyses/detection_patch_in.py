@@ -19,14 +19,14 @@ from kdscope.analyses.detection_attention_pairs import FITTED
 from kdscope.analyses.detection_lines import all_seeds, line_of
 from kdscope.analyses.detection_views import LEVELS
 from kdscope.analyses.detection_words import patch_notes, patch_short
-from kdscope.analyses.options import texts
+from kdscope.analyses.options import chosen
 from kdscope.detection.matching import match
 from kdscope.detection.measures.resampling import Score, image_weights, mean_score, precisions
 from kdscope.detection.measures.shapley import shapley, subsets
 from kdscope.detection.patch import named
 from kdscope.detection.stored import found_in, objects_in
 from kdscope.detection.subjects import pair_cache
-from kdscope.errors import KDScopeError, unknown
+from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
 from kdscope.sources import Subject
 
@@ -63,7 +63,7 @@ def detection_patch_in(
         by: "regions" (8 combinations), "levels" (2 to the number of levels), or both with a comma.
         definition: what f makes of the student's maps: "kdscope" what its run trained, else the identity, which no
             student alone was ever asked to fit; "fitted" what least squares finds on up to 200 training images, of all
-            students alike. Each costs a cache of its own.
+            students alike. Each costs a cache of its own, so that those that are named here are the only ones.
         splits, teacher, baseline, confidence: as for the analysis `detection`.
 
     Returns:
@@ -82,10 +82,7 @@ def detection_patch_in(
     for kind in kinds:
         if kind not in KINDS:
             raise KDScopeError(f"parts by {kind!r} are unknown; they are by regions or levels")
-    asked = list(dict.fromkeys(texts(definition)))
-    for name in asked:
-        if name not in DEFINITIONS:
-            raise unknown("definition", name, DEFINITIONS, "analysis 'detection-patch-in'")
+    asked = chosen(definition, DEFINITIONS, "detection-patch-in")
     rows: list[dict[str, Any]] = []
     said: list[str] = []
     for split in [part.strip() for part in splits.split(",") if part.strip()]:

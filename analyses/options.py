@@ -16,6 +16,22 @@ def texts(given: Sequence[str] | str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
 
+def chosen(given: Sequence[str] | str, known: Iterable[str], name: str) -> list[str]:
+    """The definitions that are asked for, each once, of those that analysis `name` knows.
+
+    Raises:
+        KDScopeError: one that it does not know, with the nearest.
+
+    >>> chosen("fitted,kdscope,fitted", ("kdscope", "fitted"), "detection-patch-in")
+    ['fitted', 'kdscope']
+    """
+    asked, known = texts(given), tuple(known)
+    for definition in asked:
+        if definition not in known:
+            raise unknown("definition", definition, known, f"analysis {name!r}")
+    return asked
+
+
 def definitions(given: Sequence[str] | str, measures: Iterable[str], name: str) -> list[str]:
     """The sound definition first, then those that are asked for and that some of the measures of analysis `name` know.
 
@@ -26,7 +42,4 @@ def definitions(given: Sequence[str] | str, measures: Iterable[str], name: str) 
     ['kdscope', 'guo2024-code']
     """
     known = {definition for measure in measures for definition in MEASURES[measure].definitions}
-    for definition in texts(given):
-        if definition not in known:
-            raise unknown("definition", definition, known, f"analysis {name!r}")
-    return list(dict.fromkeys(["kdscope", *texts(given)]))
+    return list(dict.fromkeys(["kdscope", *chosen(given, known, name)]))

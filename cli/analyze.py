@@ -16,7 +16,11 @@ EXAMPLES = """\b
 @click.argument("name")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write to [RUN/analysis, or ./analysis-NAME].")
-@click.option("--definition", help="Add rows of another definition: guo2024-code, stanton2021.")
+@click.option(
+    "--definition",
+    help="Of measures, with commas, in rows beside kdscope's (of detection-patch-in: alone): guo2024-code, "
+    "stanton2021; of detectors image-size, normalised, fitted [by the analysis].",
+)
 @click.option("--splits", help="Such as test, or train,test [all that there are].")
 @click.option("--view", help="Augmentation under which the images are shown [none].")
 @click.option("--baseline", multiple=True, help="Run trained without a teacher: the floor; repeatable.")

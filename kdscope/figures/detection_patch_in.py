@@ -21,10 +21,11 @@ CAPTION = (
     "Points of AP that the teacher's own head loses where its features are the student's: Shapley's values of the "
     "regions (left) and levels (right), which add up to what is lost everywhere."
 )
-FITTED = (
-    " As trained: features as they are, or through the adapter of the run; no student alone was ever asked to fit. "
-    "Fitted: those of all students through a linear map that least squares finds on training images."
-)
+MEANT = {
+    "kdscope": " As trained: features as they are, or through the adapter of the run; no student alone was ever asked "
+    "to fit.",
+    "fitted": " Fitted: those of all students through a linear map that least squares finds on training images.",
+}
 
 
 @FIGURES.register("detection-patch-in")
@@ -32,7 +33,7 @@ def detection_patch_in(table: pd.DataFrame) -> Iterator[tuple[str, Figure | None
     """The figure by its file's name; None where the table has no rows for it."""
     known = table.assign(part=table["part"].astype(str))
     rows = one_each(last_split(known[known["measure"] == "ap-lost"]))
-    caption = CAPTION + FITTED * bool((rows["definition"] == "fitted").any())
+    caption = CAPTION + "".join(MEANT[how] for how in dict.fromkeys(rows["definition"]))
     with styled():
         yield drawn(table, "detection-patch-in-lost", rows, lambda: lost(rows), caption)
 
@@ -56,7 +57,7 @@ def lost(rows: pd.DataFrame) -> Figure:
             interval(axes, estimate, at, color=colour[row.b], fmt=mark[row.b], zorder=4)
         axes.axvline(0, color="0.2", linewidth=0.8, zorder=3)
         said = [NAMES.get(part, f"stride {part}") for part in parts[kind]]
-        title = f"by {kind}" + f", features {HOW[how]}" * (len(hows) > 1)
+        title = f"by {kind}, features {HOW[how]}"
         lines(axes, said, title, "Points of AP lost" * (line == len(hows) - 1), 6)
     legend_below(
         figure,

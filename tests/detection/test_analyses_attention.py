@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from made_up import BOXES, IMAGES, SIDE, STRIDES, every_object, network, subject
 
+import kdscope.analyses.detection_attention as analysed
 import kdscope.analyses.detection_attention_pixels as pixels
 from kdscope.analyses.base import run_analysis
 from kdscope.analyses.detection_attention_pixels import Look, Sight, by_image, pooled
@@ -127,10 +128,14 @@ def table():
     caches["alone"] = network(every_object(), attention=3.0)
     for stride in STRIDES:
         caches["alone"].array(f"maps/attention/{stride}")[np.arange(IMAGES) % 3 > 0] = 1.0
+    return _analysed([copy, alone], caches, ALL)
+
+
+def _analysed(students, caches, definition):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdscope.analyses.detection_views.detection_cache", lambda one, split: caches[one.name])
         patch.setattr("kdscope.analyses.detection_dense.pair_cache", _no_pair)
-        report = run_analysis("detection-attention", [copy, alone], definition=ALL, temperature=1.0)
+        report = run_analysis("detection-attention", students, definition=definition, temperature=1.0)
     return report.table.assign(layer=report.table["layer"].fillna(""))
 
 
@@ -203,6 +208,25 @@ def test_definitions_stand_beside_the_sound_one_in_table_and_figure(table):
     assert set(figure.told[0]["definition"]) == {"kdscope", "image-size", "guo2024-code"}
     for stem in ("boxes", "levels"):
         assert set(drawn[f"detection-attention-{stem}"].told[0]["definition"]) == {"kdscope"}
+
+
+def test_maps_are_made_once_for_all_definitions_and_once_more_where_they_are_normalised(monkeypatch):
+    made, looks = [], analysed.looks_of
+
+    def counted(*given):
+        made.append(given[-1])
+        return looks(*given)
+
+    monkeypatch.setattr(analysed, "looks_of", counted)
+    caches = {"lone": network(every_object(), attention=3.0)}
+    asked = ["kdscope", "normalised", "image-size"]
+    both = _analysed([subject("lone", "lone")], caches, "normalised,image-size")
+    assert made == [False, True]
+    assert list(dict.fromkeys(both["definition"])) == asked
+    for name in asked:  # by itself each says the same
+        alone = _analysed([subject("lone", "lone")], caches, name)
+        values = [some.loc[some["definition"] == name, "value"].tolist() for some in (both, alone)]
+        assert values[0] == values[1]
 
 
 def test_an_unknown_definition_is_told():

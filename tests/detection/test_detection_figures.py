@@ -9,6 +9,7 @@ from matplotlib.container import ErrorbarContainer
 
 from kdscope.detection.measures.cards import label_of
 from kdscope.errors import KDScopeError
+from kdscope.figures import FIGURES
 from kdscope.figures.detection import agreement, of_rows, over_iou
 from kdscope.figures.detection_attention import REGIONS, errors, levels
 from kdscope.figures.detection_outcomes import outcomes
@@ -170,3 +171,22 @@ def test_shares_of_few_objects_are_grey_and_their_number_is_said():
     assert [text.get_text() for text in axes.texts] == ["128", "16", "9", "0"]
     assert axes.containers[2].lines[0].get_color() == "0.7"
     assert axes.containers[1].lines[0].get_color() != "0.7"
+
+
+@pytest.mark.parametrize(
+    ("definitions", "titles"),
+    [
+        (["fitted"], ["by regions, features fitted"]),
+        (["kdscope"], ["by regions, features as trained"]),
+        (["kdscope", "fitted"], ["by regions, features as trained", "by regions, features fitted"]),
+    ],
+)
+def test_what_is_patched_in_is_said_of_the_definitions_that_are_drawn(definitions, titles):
+    rows = table(**every(("measure", "definition", "part", "b"), ("ap-lost",), definitions, ("fg", "far"), ("a", "b")))
+    rows = rows.assign(by="regions", view="none", dataset="scenes", confidence=0.95, n=10)
+    with styled():
+        figure = dict(FIGURES["detection-patch-in"](rows))["detection-patch-in-lost"]
+    assert [axes.get_title() for axes in figure.axes if axes.axison and axes.get_title()] == titles
+    caption = figure.told[1]
+    for name, said in (("kdscope", "As trained: "), ("fitted", "Fitted: ")):
+        assert (said in caption) == (name in definitions)
