@@ -132,7 +132,7 @@ def seeds_together(found: Iterable[Found], confidence: float) -> Iterator[Found]
             frame = [[getattr(m.result, side) for m in members] for side in ("floor", "ceiling")]
             framed = result.with_frame(*(None if None in side else float(np.mean(side)) for side in frame))
             gain = None if None in gains else over_seeds(gains, confidence=confidence, within=differences(within))
-            yield replace(members[0], result=framed, gain=gain, seeds=len(members), left_out="")
+            yield replace(members[0], result=framed, gain=gain, seeds=sum(m.result.n > 0 for m in members), left_out="")
 
 
 def _attributions(party: Party, cache: FeatureCache, which: str, good: np.ndarray, level: float) -> Iterator[Found]:

@@ -143,7 +143,8 @@ def _together(findings: list[Finding], confidence: float, within: tuple[float, f
         *(_mean([getattr(each, side) for each in results]) for side in ("floor", "ceiling")), results[0].control
     )
     gain = over_seeds(gains, confidence=confidence, within=differences(within)) if all(gains) else None
-    return Finding(findings[0].pair, result, gain, len(findings), findings[0].epoch)
+    known = sum(each.n > 0 for each in results)  # a training for which no image counts is not in the mean
+    return Finding(findings[0].pair, result, gain, known, findings[0].epoch)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -44,8 +44,8 @@ def all_seeds(lines: Sequence[Line], about: Mapping[str, Any], confidence: float
     result = result.with_frame(None if None in floors else _mean(floors))
     gain = over_seeds(gains, confidence=confidence, within=differences(within)) if None not in gains else None
     objects = None if None in counts else _mean(counts)
-    result = _of_few(result, objects, confidence)
-    return Line(first.about | about | {"seed": "all", "seeds": len(lines)}, result, gain, objects)
+    known = sum(each.n > 0 for each in results)  # a training without a number is not in the mean
+    return Line(first.about | about | {"seed": "all", "seeds": known}, result, gain, objects)
 
 
 def line_of(
@@ -58,12 +58,16 @@ def line_of(
     floor: Score | None = None,
     control: str = "",
     objects: float | None = None,
+    floor_objects: float | None = None,
 ) -> Line:
-    """Of a number with draws of the same images as its floor's."""
+    """Of a number with draws of the same images as its floor's, and for shares of how many objects each is."""
     result, gain = _of_few(scored(measure, score, images, confidence), objects, confidence), None
     if floor is not None:
         gap = floor.minus(score) if DIRECTIONS[measure] == "lower" else score.minus(floor)
         gain = scored(measure, gap, images, confidence, differences(RANGES.get(measure, EVERYTHING)))
+        below = _of_few(scored(measure, floor, images, confidence), floor_objects, confidence)
+        if result.draws is None or below.draws is None:
+            gain = between_ends(gain, *((below, result) if DIRECTIONS[measure] == "lower" else (result, below)))
         result = result.with_frame(floor.value, control=control)
     return Line(about, result, gain, objects)
 
@@ -83,14 +87,26 @@ def bounded(result: Result, within: tuple[float, float]) -> Result:
     return replace(result, ci_low=float(low), ci_high=float(high))
 
 
+def between_ends(gain: Result, first: Result, second: Result) -> Result:
+    """The gain of the first share over the second, from the least to the most that their intervals leave.
+
+    So two of two are not surely more than none of two, but four of four than none of four (Fisher's exact test says the
+    same). It holds whatever the two have in common, and is rather too wide.
+
+    >>> sure = Result("transfer", 1.0, None, 2, 0.34, 1.0)
+    >>> gain = between_ends(sure, sure, replace(sure, value=0.0, ci_low=0.0, ci_high=0.66))
+    >>> round(gain.ci_low, 2), gain.ci_high
+    (-0.32, 1.0)
+    """
+    return replace(gain, ci_low=first.ci_low - second.ci_high, ci_high=first.ci_high - second.ci_low, draws=None)
+
+
 def _of_few(result: Result, objects: float | None, confidence: float) -> Result:
-    """With Wilson's interval where none or all of some objects were found: of resampled images none differs in that."""
-    if objects is None or result.value not in (0.0, 1.0) or RANGES.get(result.measure) != (0.0, 1.0):
-        return result
-    if result.ci_low != result.ci_high:
+    """With Wilson's interval, and no draws, where no resampled image changes a share, say as none was found."""
+    if objects is None or RANGES.get(result.measure) != (0.0, 1.0) or result.ci_low != result.ci_high:
         return result
     low, high = wilson(result.value, objects, confidence)
-    return replace(result, ci_low=low, ci_high=high)
+    return replace(result, ci_low=low, ci_high=high, draws=None)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -129,7 +129,8 @@ def _inherited(roles: Cast, student: Student, networks: Mapping[tuple, Seen], co
         alone = Party(student.independent[:1])
         b = networks[alone.key]
         about["baseline"] = roles.name(alone)
-        framed["floor"] = ratio(*inherited(false_positives(b.cut, b.used), theirs))
+        kept, every = inherited(false_positives(b.cut, b.used), theirs)
+        framed |= {"floor": ratio(kept, every), "floor_objects": int(every.sum())}
         framed["control"] = f"floor: student alone ({roles.group_name(alone)})"
     score, objects = ratio(shared, total), int(total.sum())
     named = "inherited-false-positives"

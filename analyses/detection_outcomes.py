@@ -203,7 +203,8 @@ def _lines(
         for outcome in OUTCOMES:
             yield line_of(
                 outcome, of.shares[outcome], images, own, confidence=confidence, objects=of.objects[outcome],
-                floor=floor and floor.shares[outcome], control=f"{CONTROL} ({about['baseline_group']})",
+                floor=floor and floor.shares[outcome], floor_objects=floor and floor.objects[outcome],
+                control=f"{CONTROL} ({about['baseline_group']})",
             )  # fmt: skip
         for cell in np.ndindex(2, 2, 2):
             letters = "".join(letter if one else letter.lower() for letter, one in zip("TBK", cell, strict=True))

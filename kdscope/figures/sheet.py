@@ -64,7 +64,7 @@ def facts(rows: pd.DataFrame) -> str:
         # Of seeds the most: rows of single ones stand beside those of all. Of images the most: some measures leave out.
         most = numbers.max() if len(numbers) else 0
         if most == 1 and name == "seeds" and "seed" in rows:
-            most = rows["seed"].nunique()
+            most = rows.loc[rows["seed"] != "all", "seed"].nunique()  # a row of all may know of one or none
         if most > 0:
             said.append(f"{most:.0f} {one if most == 1 else many}")
     views = [view for view in rows["view"].dropna().unique() if view != "none"] if "view" in rows else []

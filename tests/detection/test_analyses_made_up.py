@@ -164,6 +164,8 @@ def test_objects_that_only_the_teacher_found_are_transferred(cast_of_five):
         assert (harm.value, harm.floor, harm.gain) == (0, 1, 1)  # a gain is what is better than the floor
         # Of 18 objects none is lost, in any of the resampled images: that is no certainty.
         assert (harm.ci_low, harm.ci_high) == pytest.approx(wilson(0, 18))
+        # Nor is by how much less it is than of the student alone, which lost 18 of 18.
+        assert (harm.gain_low, harm.gain_high) == pytest.approx((wilson(1, 18)[0] - wilson(0, 18)[1], 1))
         assert np.isnan(one(own, measure="beyond-teacher").value)  # there is nothing that the teacher missed
         objects = own[own["measure"] == "objects"].set_index("outcome")["value"]
         assert objects.sum() == 3 * IMAGES
