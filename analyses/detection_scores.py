@@ -108,17 +108,25 @@ def _row(
     teacher: Ranked | None,
     confidence: float,
 ) -> dict[str, Any]:
-    """A number of one network, or (`row` None) of all its seeds, between the student alone and the teacher."""
+    """A number of one network, or (`row` None) of all its seeds, between the student alone and the teacher.
+
+    One network has the student alone of its own seed for its floor, so that the gain is what lies between the two.
+    """
     one = of.members[row or 0]
     score = of.together(key) if row is None else of.scores[row][key]
     gain = None
     if rival is not None:
         mine = of if row is None else Ranked([one], [of.scores[row]])
-        gain = mine.ahead_of(_same_seed(rival, one) if row is not None else rival, key)
+        rival = rival if row is None else _same_seed(rival, one)
+        gain = mine.ahead_of(rival, key)
     floor = rival and rival.together(key).value
     ceiling = teacher and teacher.together(key).value
     frame = {"floor": rival, "ceiling": teacher}
-    words = [f"{side}: {_name(roles, other, None)}" for side, other in frame.items() if other is not None]
+    words = [
+        f"{side}: {_name(roles, other, 0 if len(other.members) == 1 else None)}"
+        for side, other in frame.items()
+        if other is not None
+    ]
     low, high = score.interval(confidence, SHARE)
     return {
         "measure": key[0], "area": key[1], "class": key[2], "definition": "kdscope", "a": "true boxes",

@@ -124,3 +124,13 @@ def test_pairs_of_which_no_image_counts_are_not_counted():
     none = Result("agreement", math.nan, None, 0, math.nan, math.nan)
     (together,) = over_groups([Finding(*each) for each in zip(pairs, [*known, none], strict=True)])
     assert (together.result.value, together.seeds) == (0.5, 2)
+
+
+def test_the_floor_of_one_network_is_what_its_gain_is_over(found):
+    table = run_analysis("detection", found(alone=2, kd=3, fgd=2), heads=False).table
+    own = table[(table["pair"] == "truth") & table["gain"].notna() & table["group"].str.match("kd|fgd")]
+    assert set(own["seed"]) == {"all", "0", "1", "2"}
+    np.testing.assert_allclose(own["value"] - own["floor"], own["gain"], atol=1e-12)
+    for (group, seed), text in own.set_index(["group", "seed"])["control"].items():
+        alone = "alone" if seed in ("all", "2") else f"alone-seed{seed}"  # there is none of seed 2: both
+        assert text.partition(";")[0] == f"floor: {alone}", group
