@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdscope import api, models
-from kdscope.config import Config, TeacherSettings, flat
+from kdscope.config import IDLE, Config, TeacherSettings, flat
 from kdscope.errors import KDScopeError, unknown
 from kdscope.fleet import Outcome, Training, begun, check_jobs, train_all
 from kdscope.methods import resolve
@@ -27,8 +27,6 @@ OPTIONS = {
     "data.name": "--data", "model.name": "--student", "device": "--device",
 }  # fmt: skip
 OF_TEACHER = ("data", "optim", "precision", "compile", "checkpoint_every")  # what its recipe shares with the students'
-# What may differ from run to run, for it changes nothing of what is learned.
-IDLE = ("data.root", "data.download", "data.workers", "data.memory_budget", "device", "tensorboard", "checkpoint_every")
 
 
 @dataclass(frozen=True)

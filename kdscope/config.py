@@ -33,6 +33,12 @@ DETECTORS = {
     "optim": {"name": "adamw", "lr": 2e-3, "weight_decay": 1e-2, "warmup": 0.3, "clip_norm": 35.0},
     "eval_every": 0,
 }
+# What changes nothing of what is learned, so that runs with any of it are one training.
+IDLE = (
+    *("data.root", "data.download", "data.workers", "data.memory_budget"),
+    *("device", "tensorboard", "checkpoint_every", "preflight"),
+)
+PROBES = ("probe", "probe_every", "probe_size", "probe_maps")  # nor do these; but what a run keeps is another thing
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -339,6 +345,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         name = f"{prefix}{key}"
         found |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return found
+
+
+def excluded(names: Iterable[str]) -> dict[str, Any]:
+    """Settings by their dotted names, as `model_dump` leaves them out.
+
+    >>> excluded(["data.root", "data.workers", "device"])
+    {'data': {'root': True, 'workers': True}, 'device': True}
+    """
+    found: dict[str, Any] = {}
+    for name in names:
+        group, _, key = name.partition(".")
+        found = merge(found, {group: {key: True} if key else True})
     return found
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdscope import models
-from kdscope.config import TeacherSettings
+from kdscope.config import IDLE, PROBES, TeacherSettings, excluded
 from kdscope.data import Dataset
 from kdscope.errors import KDScopeError
 from kdscope.features.cache import FeatureCache
@@ -312,7 +312,7 @@ def _recipe(run: Run) -> dict[str, Any]:
     config = run.recipe
     found: dict[str, Any] = {"epochs": config.epochs, "precision": config.precision}
     for part in ("data", "optim"):
-        aside = {"root", "download", "workers", "memory_budget"}
+        aside = excluded(IDLE).get(part)
         found |= {f"{part}.{key}": value for key, value in getattr(config, part).model_dump(exclude=aside).items()}
     found["headline"] = run.summary["rule"]
     if config.teachers:
@@ -322,8 +322,7 @@ def _recipe(run: Run) -> dict[str, Any]:
 
 def _group(run: Run) -> str:
     """The same for runs whose settings differ in the seed alone (their teachers' seeds may differ with it)."""
-    aside = {"seed", "device", "devices", "probe_every", "probe_maps", "tensorboard"}
-    settings = run.config.model_dump(mode="json", exclude=aside)
+    settings = run.config.model_dump(mode="json", exclude=excluded(["seed", "devices", *IDLE, *PROBES]))
     settings["teachers"] = [_group(Run(t.run)) if t.run else t.model for t in run.config.teachers]
     return digest(json.loads(json.dumps(settings)))[:12]
 

@@ -1,13 +1,16 @@
 """Subjects: what is known without loading a network, and which caches are one network's."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 import kdscope
 from kdscope import KDScopeError
+from kdscope.api import settings
 from kdscope.features import extract_features
-from kdscope.sources import of_run, open_source, subjects
+from kdscope.sources import _group, of_run, open_source, subjects
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,21 @@ def test_caches_of_one_network_are_one_subject(network, tmp_path):
     extract_features(network, kdscope.data.load("shapes:16:10:20"), "test", tmp_path / "other", layers=["1"])
     with pytest.raises(KDScopeError, match="are not of the same images: data is"):
         subjects([tmp_path / "net-test", tmp_path / "other"])
+
+
+@pytest.mark.parametrize(
+    ("assignments", "same"),
+    [
+        (["preflight=warn", "probe_size=8", "probe_every=1", "checkpoint_every=9", "data.workers=2"], True),
+        (["optim.lr=0.5"], False),
+    ],
+)
+def test_seeds_of_one_training_are_one_group_whatever_was_kept_or_checked_on_the_way(assignments, same):
+    def group(seed, assignments=()):
+        config = settings(assignments=assignments, data="scenes:16", model="fcos_resnet10_w8", seed=seed)
+        return _group(SimpleNamespace(config=config))
+
+    assert (group(1, assignments) == group(0)) == same
 
 
 def test_what_is_no_source(tmp_path):

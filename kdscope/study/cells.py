@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdscope import api
-from kdscope.config import Config, TeacherSettings, merge
+from kdscope.config import IDLE, Config, TeacherSettings, excluded, merge
 from kdscope.errors import KDScopeError, unknown
 from kdscope.files import digest
 from kdscope.methods.method import known_terms
@@ -19,12 +19,6 @@ from kdscope.study.grid import check_rules, chosen, part, points, spell
 from kdscope.study.schema import MOST, Arm, Fewer, Scale, Study
 from kdscope.study.teaching import OWN, Draft, Taught, listed, ordered, teachers_of
 from kdscope.training.tasks import task_of
-
-# What changes nothing of what is learned; the same run serves with any of it.
-IDLE = {
-    "data": {"root", "download", "workers", "memory_budget"},
-    **dict.fromkeys(("device", "tensorboard", "checkpoint_every", "teachers"), True),
-}
 
 
 @dataclass(frozen=True)
@@ -94,7 +88,7 @@ def key_of(config: Config, teachers: list[Any], start: str | None) -> str:
             it begins with, or None.
     """
     # Without what is as it is by default: a setting that a later version adds changes no key.
-    settings = config.model_dump(mode="json", exclude=IDLE, exclude_defaults=True)
+    settings = config.model_dump(mode="json", exclude=excluded([*IDLE, "teachers"]), exclude_defaults=True)
     if start is not None:
         settings.setdefault("model", {})["checkpoint"] = start
     settings = {name: value for name, value in settings.items() if value != {}}

@@ -13,11 +13,11 @@ from typing import Any
 
 import filelock
 
-from kdscope.config import Config, TeacherSettings, flat
+from kdscope.config import IDLE, Config, TeacherSettings, flat
 from kdscope.errors import KDScopeError
 from kdscope.files import read_json
 from kdscope.run import Run
-from kdscope.study.cells import IDLE, Cell, key_of
+from kdscope.study.cells import Cell, key_of
 from kdscope.training.tasks import task_of
 
 STATES = ("done", "running", "failed", "waiting", "stopped", "to do")
@@ -89,8 +89,7 @@ class Place:
         ours, theirs = (flat(c.model_dump(mode="json", exclude={"teachers"})) for c in (cell.config, recipe))
         ours["teachers"], theirs["teachers"] = wanted, origins
         changed = [k for k in dict.fromkeys((*ours, *theirs)) if ours.get(k) != theirs.get(k)]
-        idle = {f"{group}.{key}" for group, keys in IDLE.items() for key in ([] if keys is True else keys)}
-        what = next((key for key in changed if key not in {*IDLE, *idle} - {"teachers"}), "settings")
+        what = next((key for key in changed if key not in IDLE), "settings")
         raise KDScopeError(
             f"{path / 'config.yaml'} was changed after the run was made (or the defaults of kdscope were): {what} is "
             f"{theirs.get(what)!r}, and by the run's key {ours.get(what)!r}; put it back, or move the folder away to "

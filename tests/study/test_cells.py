@@ -159,10 +159,10 @@ def test_keys_are_of_what_is_learned_alone(study):
         name: by_name(study(settings=BASE["settings"] | extra))["kd-seed0"].key
         for name, extra in {
             "plain": {}, "device": {"device": "cpu"}, "workers": {"data.workers": 0}, "lr": {"optim.lr": 0.05},
-            "default": {"optim.lr": 0.1}, "epochs": {"epochs": 2},
+            "default": {"optim.lr": 0.1}, "epochs": {"epochs": 2}, "checked": {"preflight": "warn"},
         }.items()
     }  # fmt: skip
-    assert keys["plain"] == keys["device"] == keys["workers"] == keys["default"]
+    assert keys["plain"] == keys["device"] == keys["workers"] == keys["default"] == keys["checked"]
     assert len({keys["plain"], keys["lr"], keys["epochs"]}) == 3
     spelled = study(
         runs=BASE["runs"] | {"kd": {"settings": {"method": "kd", "terms.kd.temperature": 4.0}, "teachers": "teacher"}}
