@@ -1,4 +1,10 @@
-"""Several trainings of one recipe as one number: its interval is for another training and other images."""
+"""Several trainings of one recipe as one number: its interval is for another training and other images.
+
+The rule is `seeds_and_images`. The exceptions: differences of accuracy of `compare`, and the test of the gain of which
+`kdscope.measures.explained` tells a share, have the analysis of variance of `kdscope.measures.crossed`, which gives a
+p-value and is narrower for few seeds; tables of a study and averages of correlations (`kdscope.measures.claim`) are
+over seeds alone, on the same images.
+"""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +55,7 @@ def seeds_and_images(
     confidence: float = 0.95,
     ring: bool = False,
 ) -> tuple[float, float]:
-    """The interval of the mean over trainings that holds for other trainings and other images: the rule of all numbers.
+    """The interval of the mean over trainings that holds for other trainings and other images.
 
     Either side is sqrt(t^2 s^2 / S + side^2): Student's t with S - 1 degrees of freedom, the standard deviation s of
     the S values, and that side of the interval over images. What seeds and images do together is in both, so that the

@@ -1,9 +1,9 @@
 """Intervals: how far a number may lie from the one that infinitely many images, or trainings, would give.
 
-What is resampled are images. A number over several trainings of one recipe has Student's t over their seeds besides
-(`kdscope.measures.seeds`), one rule for all. Measures whose images enter in pairs (debiased CKA, nearest neighbours)
-must not be bootstrapped, for a duplicate is its own neighbour: `subsample_interval` and `jackknife_interval` are for
-those. No loop here runs over images.
+What is resampled are images. A number over several trainings of one recipe, and a gain, has Student's t over their
+seeds besides (`kdscope.measures.seeds`, which names the exceptions). Measures whose images enter in pairs (debiased
+CKA, nearest neighbours) must not be bootstrapped, for a duplicate is its own neighbour: `subsample_interval` and
+`jackknife_interval` are for those. No loop here runs over images.
 """
 
 import functools

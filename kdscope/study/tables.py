@@ -141,7 +141,9 @@ def paired_p(a: Mapping[int, float], b: Mapping[int, float]) -> float:
 
 
 def over_seeds(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Student's t-interval of the mean of values [N] over seeds; NaN where N < 2.
+    """Student's t-interval of the mean of values [N] over seeds, on the same images; NaN where N < 2.
+
+    The numbers of the analyses hold for other images besides (`kdscope.measures.seeds.over_seeds`).
 
     >>> [round(bound, 3) for bound in over_seeds([0.0, 1.0, 2.0])]
     [-1.484, 3.484]
