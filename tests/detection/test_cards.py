@@ -6,21 +6,23 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
+from made_up import Memory
 
-from kdscope.analyses.detection_maps import Framing
+from kdscope.analyses.detection_attention_pairs import errors, gaps, ratios
+from kdscope.analyses.detection_maps import Cell, Framing, Grid
+from kdscope.analyses.detection_patch_in import losses
 from kdscope.detection.average_precision import Areas, average_precision
 from kdscope.detection.data.record import Objects
 from kdscope.detection.error_types import error_types, false_positives, inherited
 from kdscope.detection.matching import match
 from kdscope.detection.measures.agreement import best_score, detection_agreement
 from kdscope.detection.measures.attention_boxes import against_boxes
-from kdscope.detection.measures.attention_gap import attention_gap
 from kdscope.detection.measures.cards import CARDS, label_of
 from kdscope.detection.measures.dense_fidelity import dense_fidelity, tilted, worse_boxes
-from kdscope.detection.measures.feature_error import feature_error
 from kdscope.detection.measures.found import Found
 from kdscope.detection.measures.outcomes import outcomes, table_of_outcomes
-from kdscope.detection.measures.shapley import shapley, subsets
+from kdscope.detection.measures.shapley import subsets
+from kdscope.detection.patch import named
 from kdscope.measures.base import INVARIANCES
 from kdscope.report.cards import card
 
@@ -45,11 +47,14 @@ class Case:
         boxes, labels = self.objects
         return Objects.of([torch.from_numpy(some).float() for some in boxes], [torch.from_numpy(k) for k in labels])
 
-    @property
-    def region(self) -> np.ndarray:
+    def on(self, grid: tuple[int, int] = GRID) -> Grid:
         size = (self.side, self.side)
         boxes = [some.astype(float) for some in self.objects[0]]
-        return Framing(boxes, np.array([size] * IMAGES), size).on(GRID).region
+        return Framing(boxes, np.array([size] * IMAGES), size).on(grid)
+
+    @property
+    def region(self) -> np.ndarray:
+        return self.on().region
 
     def cut(self, who: str) -> list[Found]:
         matches = match(self.found[who], self.truth)
@@ -145,23 +150,44 @@ def look(name: str) -> Callable[[Case], float]:
 
 def gap(name: str) -> Callable[[Case], float]:
     def value(case: Case) -> float:
-        both = (attention(case.maps[who]) for who in ("teacher", "student"))
-        found = attention_gap(*both, case.region < 3)
-        return (
-            mean_of(found.foreground) / mean_of(found.background) if name == "ratio" else mean_of(getattr(found, name))
-        )
+        both = ({8: attention(case.maps[who])} for who in ("teacher", "student"))
+        found, cell = gaps(*both, {8: case.on()}), Cell(name, "stride 8", "all", "")
+        return ratios(found)[cell].value if name == "gap-ratio" else mean_of(found[cell])
 
     return value
 
 
-def error(name: str) -> Callable[[Case], float]:
-    return lambda case: mean_of(getattr(feature_error(case.error, case.energy, case.region), name)[:, 3])
+def error(name: str, region: str = "ring") -> Callable[[Case], float]:
+    """Of two levels, the second of which is on every other cell of the first."""
+
+    def value(case: Case) -> float:
+        both = {"error": case.error, "energy": case.energy}
+        arrays = {f"{k}/{8 * step}": v[:, ::step, ::step] for k, v in both.items() for step in (1, 2)}
+        grids = {8: case.on(), 16: case.on((GRID[0] // 2, GRID[1] // 2))}
+        return mean_of(errors(Memory(arrays, {"strides": [8, 16]}), grids)[Cell(name, "stride 8", "all", region)])
+
+    return value
 
 
-def lost(case: Case) -> float:
+def patched(measure: str, part: str) -> Callable[[Case], float]:
     """Of two parts: the teacher's own, one part the student alone's, all the student's."""
-    who = {0: "teacher", 1: "alone", 2: "student"}
-    return shapley(("fg", "far"), {some: precision(case, who[len(some)]).ap() for some in subsets(("fg", "far"))})["fg"]
+    parts, who = ("fg", "far"), {0: "teacher", 1: "alone", 2: "student"}
+
+    def value(case: Case) -> float:
+        size = np.full((IMAGES, 2), case.side)
+        boxes, labels = (np.stack(some) for some in case.objects)
+        area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+        arrays = {"truth/boxes": boxes, "truth/labels": labels, "truth/crowd": 0 * labels, "truth/area": area}
+        arrays |= {"frame/size": size, "frame/original": size}
+        for some in subsets(parts):
+            for name in Found._fields:
+                found = np.stack([getattr(each, name) for each in case.found[who[len(some)]]])
+                arrays[f"detections/{named(some, parts)}/{name}"] = found
+        cache = Memory(arrays, {"parts": list(parts), "most": 100})
+        cache.classes = tuple("abc")
+        return losses(cache, resamples=1)[measure, part].value
+
+    return value
 
 
 NUMBERS: dict[str, Callable[[Case], float]] = {
@@ -189,16 +215,16 @@ NUMBERS: dict[str, Callable[[Case], float]] = {
     "lift": look("lift"),
     "auroc": look("auroc"),
     "area-matched-iou": look("iou"),
-    "attention-overlap": gap("iou"),
-    "gap-foreground": gap("foreground"),
-    "gap-background": gap("background"),
-    "gap-ratio": gap("ratio"),
-    "error-share": error("share"),
-    "error-density": error("density"),
-    "normalised-error": error("normalised"),
-    "level-share": lambda case: float(case.error[:, :4].sum() / case.error.sum()),
-    "patched-ap": lambda case: precision(case, "alone").ap(),
-    "ap-lost": lost,
+    "attention-overlap": gap("attention-overlap"),
+    "gap-foreground": gap("gap-foreground"),
+    "gap-background": gap("gap-background"),
+    "gap-ratio": gap("gap-ratio"),
+    "error-share": error("error-share"),
+    "error-density": error("error-density"),
+    "normalised-error": error("normalised-error"),
+    "level-share": error("level-share", ""),
+    "patched-ap": patched("patched-ap", "fg+far"),
+    "ap-lost": patched("ap-lost", "fg"),
 }
 
 
