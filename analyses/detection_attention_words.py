@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from kdscope.analyses.detection_words import together
+from kdscope.analyses.detection_words import shared_floors, together
 
 FLOORED = "floor:independent-student"
 FLOORS = {"independent student": "the student alone", "random init": "an untrained network"}
@@ -49,7 +49,7 @@ def attention_notes(table: pd.DataFrame) -> list[str]:
             continue
         most = known.loc[known["value"].idxmax()]
         said.append(f"{b}: its features differ most in cells of {most.region}, {most.value:.1f} times the average")
-    return said
+    return said + shared_floors(table)
 
 
 def _overlap(row: object) -> str:

@@ -87,6 +87,20 @@ def notes(table: pd.DataFrame) -> list[str]:
     return said + of_few_seeds(seeds[seeds.index.isin(trained["group"])])
 
 
+def shared_floors(table: pd.DataFrame) -> list[str]:
+    """`shared_floor` of a table whose controls name the student alone of each group, which has rows of its own."""
+    gains = table[(table["pair"] == "teacher-student") & (table["seed"] == "all") & table["gain"].notna()]
+    single = table[table["seed"] != "all"]
+    of_alone = single[single["pair"] == FLOORED].groupby("group")["b"].nunique()
+    seeds = single[single["pair"] == "teacher-student"].groupby("group")["b"].nunique()
+    named = gains["control"].str.extract(r"^floor: [^;(]*\((.*?)\)(?:;|$)")[0]
+    said: list[str] = []
+    for alone, own in gains.groupby(named, sort=False):
+        if alone in of_alone:
+            said += shared_floor({student: seeds[student] for student in own["group"].unique()}, alone, of_alone[alone])
+    return said
+
+
 def of_few_seeds(seeds: pd.Series) -> list[str]:
     """The caveats of students by how many seeds each group has.
 
@@ -187,4 +201,4 @@ def patch_notes(table: pd.DataFrame) -> list[str]:
         said.append(f"{b}: of {points(whole.value)} points of AP most are lost {where} ({points(most.value)})")
         if not pd.isna(whole.gain):
             said[-1] += f"; the student alone loses {points(whole.floor)}"
-    return said
+    return said + shared_floors(table)

@@ -406,6 +406,12 @@ def test_patch_in_compares_with_the_student_alone(cast_of_five):
     assert own.loc["all", "gain"] == pytest.approx(0)
 
 
+@pytest.mark.parametrize(("sources", "notes"), [(3, ["copy: gains are over one student alone (alone-seed0)"]), (4, [])])
+def test_patch_in_says_that_students_share_a_student_alone(cast_of_five, sources, notes):
+    report = run_analysis("detection-patch-in", cast_of_five[:sources], by="regions", definition="kdscope")
+    assert [note.partition(",")[0] for note in report.notes if "gains " in note] == notes
+
+
 @pytest.mark.parametrize(
     ("name", "parts"),
     [

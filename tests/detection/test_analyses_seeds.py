@@ -134,3 +134,10 @@ def test_the_floor_of_one_network_is_what_its_gain_is_over(found):
     for (group, seed), text in own.set_index(["group", "seed"])["control"].items():
         alone = "alone" if seed in ("all", "2") else f"alone-seed{seed}"  # there is none of seed 2: both
         assert text.partition(";")[0] == f"floor: {alone}", group
+
+
+@pytest.mark.parametrize(("alone", "notes"), [(1, ["kd: gains are over one student alone (alone-seed0)"]), (2, [])])
+def test_attention_says_so_as_well(found, alone, notes):
+    options = {"temperature": 1.0, "untrained": False, "definition": "kdscope"}
+    report = run_analysis("detection-attention", found(alone=alone, kd=2), **options)
+    assert [note.partition(",")[0] for note in said(report, "gains ")] == notes
