@@ -93,7 +93,7 @@ def shared_floors(table: pd.DataFrame) -> list[str]:
     single = table[table["seed"] != "all"]
     of_alone = single[single["pair"] == FLOORED].groupby("group")["b"].nunique()
     seeds = single[single["pair"] == "teacher-student"].groupby("group")["b"].nunique()
-    named = gains["control"].str.extract(r"^floor: [^;(]*\((.*?)\)(?:;|$)")[0]
+    named = gains["control"].astype(str).str.extract(r"^floor: [^;(]*\((.*?)\)(?:;|$)")[0]
     said: list[str] = []
     for alone, own in gains.groupby(named, sort=False):
         if alone in of_alone:

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up import IMAGES, Memory, every_object, network, subject
 
@@ -10,6 +11,7 @@ from kdscope.analyses.base import run_analysis
 from kdscope.analyses.cast import Pair, Party
 from kdscope.analyses.compare import Finding, over_groups
 from kdscope.analyses.detection_lines import all_seeds, line_of
+from kdscope.analyses.detection_words import shared_floors
 from kdscope.detection.measures.resampling import Score
 from kdscope.measures.result import Result
 from kdscope.measures.statistics import wilson
@@ -141,3 +143,8 @@ def test_attention_says_so_as_well(found, alone, notes):
     options = {"temperature": 1.0, "untrained": False, "definition": "kdscope"}
     report = run_analysis("detection-attention", found(alone=alone, kd=2), **options)
     assert [note.partition(",")[0] for note in said(report, "gains ")] == notes
+
+
+def test_a_table_without_controls_has_no_shared_floor():
+    row = {"pair": "teacher-student", "seed": "all", "gain": math.nan, "control": math.nan, "group": "kd", "b": "kd"}
+    assert shared_floors(pd.DataFrame([row])) == []
