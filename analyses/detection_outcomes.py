@@ -2,8 +2,8 @@
 
 Every object is found or missed by teacher, student alone and distilled student: transfer, what lies beyond the teacher,
 and harm, beside the same three numbers of a second seed of the student alone, which no teacher can explain. Students
-alone that one is asked about are of other seeds than its own. Mistakes by
-kind with what each costs (Bolya et al., ECCV 2020), and the share of false positives that are the teacher's too.
+alone that one is asked about are of other seeds than its own. Mistakes by kind with what each costs (Bolya et al.,
+ECCV 2020), and the share of false positives that are the teacher's too.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -120,10 +120,11 @@ def fitted_adapters(
     return Fitted(made, recipe_of(dataset))
 
 
+@torch.inference_mode()  # of this generator alone: a `with` would be on in its caller, too
 def _cells(student: nn.Module, teacher: nn.Module, dataset: DetectionDataset, device: Any) -> Iterator[tuple]:
     """A stride and the cells of both networks there, [n, S] and [n, T], some images at a time."""
     part, ours, theirs = dataset.split("train"), adapt(student.to(device)), adapt(teacher.to(device))
-    with evaluating(student), evaluating(teacher), torch.inference_mode():
+    with evaluating(student), evaluating(teacher):
         frame = frame_of(student.transform, part.sizes)
         frames = Frames(part, ours, frame, device)
         count = min(FIT_IMAGES, len(part))

@@ -2,8 +2,8 @@
 
 Yang et al., "Focal and Global Knowledge Distillation for Detectors", CVPR 2022, section 1: the attention of student and
 teacher differs, and more so on objects. On spatial attention A (eq. 1, which sums to the number of cells): the mean
-of |A_T - A_S| over the cells of objects, the same elsewhere, and their ratio. The overlap is that of the q highest
-cells of each, q being the number of cells of objects, ties shared out evenly.
+of |A_T - A_S| over the cells of objects, and the same elsewhere. The overlap is that of the q highest cells of each, q
+being the number of cells of objects, ties shared out evenly.
 """
 
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ class AttentionGap(NamedTuple):
 
     foreground: np.ndarray
     background: np.ndarray
-    ratio: np.ndarray
     iou: np.ndarray
 
 
@@ -31,15 +30,14 @@ def attention_gap(teacher: Any, student: Any, inside: Any, valid: Any = None) ->
         inside: bool [N, H, W], cells of objects. valid: bool [N, H, W], cells that are no padding; None: all.
 
     Returns:
-        [N] each: the foreground is NaN without an object, the background without anything else, the ratio where one of
-        them is or the background's gap is zero, the overlap without an object.
+        [N] each: foreground and overlap are NaN without an object, the background without anything else.
 
     Raises:
         KDScopeError: other shapes, negative or non-finite attention.
 
     >>> t, s = np.array([[[3.0, 1.0]]]), np.array([[[2.0, 2.0]]])
     >>> [float(x[0]) for x in attention_gap(t, s, np.array([[[True, False]]]))]
-    [1.0, 1.0, 1.0, 0.3333333333333333]
+    [1.0, 1.0, 0.3333333333333333]
     """
     t, m, v = checked(teacher, inside, valid)
     s, _, _ = checked(student, inside, valid)
@@ -47,11 +45,9 @@ def attention_gap(teacher: Any, student: Any, inside: Any, valid: Any = None) ->
         raise KDScopeError(f"attention of {np.shape(teacher)} and {np.shape(student)}; both must be on one grid")
     difference = np.abs(t - s)
     foreground, background = _mean(difference, m), _mean(difference, v & ~m)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(background > 0, foreground / background, np.nan)
     count = m.sum(axis=1)
     overlap = np.where(count > 0, soft_iou(highest(t, v, count), highest(s, v, count)), np.nan)
-    return AttentionGap(foreground, background, ratio, overlap)
+    return AttentionGap(foreground, background, overlap)
 
 
 def _mean(values: np.ndarray, where: np.ndarray) -> np.ndarray:
