@@ -21,7 +21,7 @@ EVERYTHING = (-math.inf, math.inf)
 
 
 def two_level_interval(
-    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0, ring: bool = False
+    values: np.ndarray, *, confidence: float = 0.95, resamples: int = 1000, ring: bool = False
 ) -> tuple[float, float]:
     """Interval of the mean of values [S, N], S trainings of one recipe on the same N images, for others of both.
 
@@ -44,7 +44,7 @@ def two_level_interval(
     if len(values) < 2:
         return math.nan, math.nan
     means = np.nanmean(values, axis=1)
-    ends = over_images(values, means, confidence, resamples, seed)
+    ends = over_images(values, means, confidence, resamples, seed=0)
     return seeds_and_images(float(means.mean()), means, ends, confidence, ring)
 
 
@@ -95,7 +95,6 @@ def over_seeds(
     *,
     confidence: float = 0.95,
     within: tuple[float, float] = EVERYTHING,
-    seed: int = 0,
     ring: bool = False,
 ) -> Result:
     """The mean of one measure over trainings that differ in their seeds, on the same images.
@@ -131,7 +130,7 @@ def over_seeds(
     if np.isnan(value) or len(results) == 1:  # no image counts, or how another training would do is not known
         pass
     elif all(each is not None for each in samples):
-        low, high = two_level_interval(np.stack(samples), confidence=confidence, seed=seed, ring=ring)
+        low, high = two_level_interval(np.stack(samples), confidence=confidence, ring=ring)
         # A definition that weighs images unequally has its centre elsewhere than the plain means.
         plain = float(np.mean([np.nanmean(each) for each in samples]))
         low, high = low + value - plain, high + value - plain
