@@ -13,7 +13,7 @@ from torch import nn
 from kdscope.detection import models
 from kdscope.detection.adapter import adapt
 from kdscope.detection.data import load
-from kdscope.detection.fitted_adapters import RIDGE, Moments, fitted_adapters, told_of
+from kdscope.detection.fitted_adapters import RIDGE, Moments, _cells, fitted_adapters, told_of
 from kdscope.detection.frames import Frames, frame_of
 from kdscope.detection.pair import extract_pair
 from kdscope.detection.patch import extract_patched
@@ -136,6 +136,13 @@ def test_no_channels_as_they_are_fit_better_on_the_images_of_the_fit(data, tmp_p
         assert fitted.array(f"error/{stride}")[:].sum() < plain.array(f"error/{stride}")[:].sum()
     assert fitted.key != plain.key
     assert told_of(f) == fitted.identity["adapters"] == f"ridge {RIDGE:g} on 24 images of {data.train.fingerprint}"
+
+
+def test_inference_mode_is_not_on_in_who_takes_the_cells(data):
+    cells = _cells(detector(1), detector(2), data, "cpu")
+    next(cells)
+    assert not torch.is_inference_mode_enabled()
+    cells.close()
 
 
 def test_fitting_leaves_both_networks_as_they_were(data):
