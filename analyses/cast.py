@@ -23,9 +23,10 @@ from kdscope.analyses.kin import by_group, by_seed, distinct, identify, names_of
 from kdscope.errors import KDScopeError
 from kdscope.sources import Subject
 
+ALONE = "floor:independent-student"
 PAIRS = (
     *("teacher-student", "ensemble-student", "teacher-teacher", "student-student"),
-    *("floor:independent-student", "floor:random-init", "floor:shuffled"),
+    *(ALONE, "floor:random-init", "floor:shuffled"),
     *("ceiling:student-seeds", "ceiling:teacher-seeds"),
 )
 TAUGHT = ("teacher-student", "ensemble-student")
@@ -192,12 +193,12 @@ def _taught(cast: Cast) -> Iterable[Pair]:
             yield Pair(kind, teacher, pupil, baseline)
             if baseline is not None:
                 # A second one in the student's place: what the decomposition finds where there was no teacher.
-                yield Pair("floor:independent-student", teacher, baseline)
+                yield Pair(ALONE, teacher, baseline)
                 again = [i for i in independent[1:] if i.groups == baseline.groups][:1]
-                yield from (Pair("floor:independent-student", teacher, i, baseline) for i in again)
+                yield from (Pair(ALONE, teacher, i, baseline) for i in again)
             # Other ways of training without a teacher, such as for longer, are shown beside it.
             others = {i.groups: i for i in reversed(independent) if i.groups != baseline.groups}
-            yield from (Pair("floor:independent-student", teacher, i) for i in others.values())
+            yield from (Pair(ALONE, teacher, i) for i in others.values())
             yield Pair("floor:random-init", teacher, untrained[student.subject.architecture])
             yield Pair("floor:shuffled", teacher, Party((student.subject,), "shuffled"))
 

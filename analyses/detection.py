@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from kdscope.analyses.base import Report, analysis, tidy
-from kdscope.analyses.cast import PAIRS, Cast, Pair, Party, cast
+from kdscope.analyses.cast import ALONE, PAIRS, Cast, Pair, Party, cast
 from kdscope.analyses.compare import FLOORS, Finding
-from kdscope.analyses.detection_agreement import ALONE, agreement_findings
+from kdscope.analyses.detection_agreement import agreement_findings
 from kdscope.analyses.detection_dense import dense_findings
 from kdscope.analyses.detection_epochs import agreement_over_epochs, moments_of, rows_over_epochs, scores_over_epochs
 from kdscope.analyses.detection_scores import score_rows

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from kdscope.analyses.cast import Cast, Pair, Party, pairs
+from kdscope.analyses.cast import ALONE, Cast, Pair, Party, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_lines import scored
 from kdscope.analyses.detection_views import LEVELS, Seen, as_result
@@ -18,7 +18,6 @@ from kdscope.detection.measures.resampling import RESAMPLES, Score, image_weight
 from kdscope.measures.controls import derangement
 from kdscope.measures.result import Result
 
-ALONE = "floor:independent-student"
 FIELDS = {
     **{"agree-f1": "f1", "agree-f1-any-class": "f1_any_class", "label-agreement": "same_label", "box-iou": "iou"},
     **{"score-gap": "score_gap"},

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, Pair, Party
+from kdscope.analyses.cast import ALONE, Cast, Pair, Party
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection import row_of
 from kdscope.analyses.detection_attention_pixels import GUO, Levels, Look, Sight, by_image, pooled
@@ -46,7 +46,7 @@ def truth_rows(
     for cell in dict.fromkeys(cell for results in measured.values() for cell in results):
         own = {pair.key: {cell: measured[pair.b.key][cell]} for pair in known if cell in measured[pair.b.key]}
         framed = in_frames(known, own, confidence, DIRECTIONS)
-        framed = _once([f for f in framed if f.pair.pair != "floor:independent-student"])
+        framed = _once([f for f in framed if f.pair.pair != ALONE])
         every = [(finding, str(finding.pair.b.seed)) for finding in framed]
         for finding, seed in [*every, *((together, "all") for together in _groups(framed, confidence))]:
             party = finding.pair.b
@@ -63,7 +63,7 @@ def _pairs(roles: Cast | None, networks: Mapping[tuple, Seen], untrained: Sequen
     for key, one in networks.items():
         nobody = Party((one.subject,), "truth")
         pairs.append(Pair(FRAMED, nobody, one.party, rivals.get(key)))
-        pairs += [Pair("floor:independent-student", nobody, rivals[key])] if key in rivals else []
+        pairs += [Pair(ALONE, nobody, rivals[key])] if key in rivals else []
         parties = [Party(other.party.subjects, "random-init") for other in networks.values()]
         fitting = [p for p in parties if p.key in untrained and p.subjects[0].architecture == one.subject.architecture]
         pairs += [Pair("floor:random-init", nobody, party) for party in fitting]

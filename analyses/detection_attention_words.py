@@ -2,9 +2,9 @@
 
 import pandas as pd
 
+from kdscope.analyses.cast import ALONE
 from kdscope.analyses.detection_words import shared_floors, together
 
-FLOORED = "floor:independent-student"
 FLOORS = {"independent student": "the student alone", "random init": "an untrained network"}
 CONTROLS = {"floor:random-init": "an untrained network", "floor:shuffled": "maps of other images"}
 OVERLAPS = {"attention-overlap": "overlap with the teacher", "area-matched-iou": "IoU with the boxes"}
@@ -19,7 +19,7 @@ def attention_short(table: pd.DataFrame) -> pd.DataFrame:
     rows = _means(table)
     rows = rows[(rows["area"] == "all") & (rows["definition"] == _among(rows, "normalised"))]
     truth = together(rows[rows["pair"] == "truth"])
-    pairs = together(rows[rows["pair"].isin(("teacher-student", FLOORED)) & rows["region"].isin(("",))])
+    pairs = together(rows[rows["pair"].isin(("teacher-student", ALONE)) & rows["region"].isin(("",))])
     lines = []
     for (_, b), own in truth.groupby(["split", "b"], sort=False):
         by = own.set_index("measure")

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, Pair, pairs
+from kdscope.analyses.cast import ALONE, Cast, Pair, pairs
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_views import as_result
@@ -19,7 +19,7 @@ from kdscope.measures.result import Result
 from kdscope.run import Run
 from kdscope.sources import Subject
 
-PAIRS = ("teacher-student", "floor:independent-student", "ceiling:student-seeds")
+PAIRS = ("teacher-student", ALONE, "ceiling:student-seeds")
 FLOORS = ("floor:random-init", "floor:shuffled")
 BOXES, TILTED = "worse-boxes", "row-kl-tilted"
 

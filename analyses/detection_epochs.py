@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdscope.analyses.cast import Cast, Pair
+from kdscope.analyses.cast import ALONE, Cast, Pair
 from kdscope.analyses.compare import Finding, in_frames, over_groups
 from kdscope.analyses.detection_agreement import Key, compared_pairs
 from kdscope.analyses.detection_dense import Rows, rows_of
@@ -22,7 +22,7 @@ from kdscope.detection.measures.cards import DIRECTIONS, RANGES
 from kdscope.detection.stored import found_in, objects_in, sizes_in
 from kdscope.measures.result import Result
 
-SHOWN = ("teacher-student", "floor:independent-student")
+SHOWN = ("teacher-student", ALONE)
 AGREEMENT: Key = ("agree-f1", "0.5")
 
 

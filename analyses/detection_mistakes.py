@@ -9,6 +9,7 @@ import torch
 
 from kdscope.analyses.cast import Cast, Party, Student
 from kdscope.analyses.detection_lines import Line, all_seeds, bounded, line_of
+from kdscope.analyses.detection_maps import EVERY
 from kdscope.analyses.detection_views import Seen, as_result
 from kdscope.detection.error_types import KINDS, MISSED, error_types, false_positives, inherited
 from kdscope.detection.measures.cards import RANGES
@@ -18,7 +19,6 @@ from kdscope.measures.seeds import differences
 from kdscope.measures.statistics import jackknife_interval, paired_bootstrap
 
 BLOCKS = 20  # of images, each left out once: a cost is no mean over images
-EVERY = "all"
 
 
 class Mistakes(NamedTuple):

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdscope.analyses.base import Report, analysis, tidy
-from kdscope.analyses.cast import Cast, Party
+from kdscope.analyses.cast import ALONE, Cast, Party
 from kdscope.analyses.detection import cast_of, ordered
-from kdscope.analyses.detection_agreement import ALONE
 from kdscope.analyses.detection_lines import Line, all_seeds, line_of
+from kdscope.analyses.detection_maps import EVERY
 from kdscope.analyses.detection_mistakes import mistake_rows
 from kdscope.analyses.detection_views import LEVELS, Seen, everyone
 from kdscope.analyses.detection_words import outcome_notes, outcomes_short
@@ -32,7 +32,6 @@ COLUMNS = (
 )
 IOUS = (0.5, 0.75)
 CONTROL = "floor: a second seed of the student alone"
-EVERY = "all"
 
 
 @analysis(

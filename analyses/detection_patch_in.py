@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdscope.analyses.base import Report, analysis, tidy
-from kdscope.analyses.cast import Cast, Pair
+from kdscope.analyses.cast import ALONE, Cast, Pair
 from kdscope.analyses.detection import cast_of, ordered
 from kdscope.analyses.detection_agreement import compared_pairs
 from kdscope.analyses.detection_attention_pairs import FITTED
@@ -36,7 +36,6 @@ COLUMNS = (
 )
 KINDS = ("regions", "levels")
 DEFINITIONS = ("kdscope", FITTED)
-ALONE = "floor:independent-student"
 RESAMPLES = 200  # of each combination
 TEACHER, ALL = "none", "all"
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdscope.analyses.cast import Cast, nearest_first
+from kdscope.analyses.cast import ALONE, Cast, nearest_first
+from kdscope.analyses.detection_maps import EVERY
 from kdscope.analyses.detection_views import LEVELS, Seen
 from kdscope.detection.measures.cards import DIFFERENCE, SHARE
 from kdscope.detection.measures.resampling import (
@@ -19,7 +20,6 @@ from kdscope.detection.measures.resampling import (
     recalls,
 )
 
-EVERY = "all"
 HEADLINE = ("ap", EVERY, EVERY)
 
 
@@ -157,7 +157,7 @@ def _differences(roles: Cast | None, ranked: Mapping[str, Ranked], confidence: f
             gap = mine.ahead_of(other, ("ap", area, EVERY))
             yield _difference(roles, mine, gap, area, confidence) | {
                 "a": _name(roles, other, None), "b": _name(roles, mine, None), "seed": "all",
-                "pair": "floor:independent-student" if other in alone else "student-student",
+                "pair": ALONE if other in alone else "student-student",
                 "seeds": len(mine.members),
             }  # fmt: skip
 

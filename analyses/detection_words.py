@@ -4,9 +4,9 @@ import math
 
 import pandas as pd
 
+from kdscope.analyses.cast import ALONE
 from kdscope.analyses.fidelity_words import shared_floor
 
-FLOORED = "floor:independent-student"
 WHERE = {"fg": "on objects", "ring": "around objects", "far": "far from objects"}
 
 
@@ -35,7 +35,7 @@ def short(table: pd.DataFrame) -> pd.DataFrame:
 
 def _agreement(table: pd.DataFrame, b: str) -> str:
     rows = table[(table["measure"] == "agree-f1") & (table["iou"] == "0.5") & (table["b"] == b)]
-    rows = rows[rows["pair"].isin(("teacher-student", FLOORED))]
+    rows = rows[rows["pair"].isin(("teacher-student", ALONE))]
     return points(rows["value"].iloc[0]) if len(rows) else ""
 
 
@@ -69,7 +69,7 @@ def notes(table: pd.DataFrame) -> list[str]:
     said = _active(table)
     table = table[table["epoch"].isna()]
     gaps = table[(table["measure"] == "ap-difference") & (table["area"] == "all")]
-    for row in gaps[gaps["pair"] == FLOORED].itertuples():
+    for row in gaps[gaps["pair"] == ALONE].itertuples():
         sure = row.ci_low > 0 or row.ci_high < 0
         what = signed(row.value, row.ci_low, row.ci_high)
         said.append(f"{row.b} against {row.a}: {what} points of AP{'' if sure else ', which chance may explain'}")
@@ -78,11 +78,11 @@ def notes(table: pd.DataFrame) -> list[str]:
         most = churn["value"].abs().max()
         said.append(f"two seeds of one training differ by up to {100 * most:.1f} points of AP")
     trained = table[(table["measure"] == "ap") & (table["role"] == "student")]
-    if len(trained) and not (gaps["pair"] == FLOORED).any():
+    if len(trained) and not (gaps["pair"] == ALONE).any():
         said.append("no student without a teacher is among the sources: give one (--baseline RUN), for the floor")
     whole = table[(table["measure"] == "ap") & (table["pair"] == "truth")]
     seeds = whole.groupby("group", sort=False)["seeds"].max()
-    for alone, own in gaps[gaps["pair"] == FLOORED].groupby("a", sort=False):
+    for alone, own in gaps[gaps["pair"] == ALONE].groupby("a", sort=False):
         said += shared_floor({student: seeds[student] for student in own["group"].unique()}, alone, seeds[alone])
     return said + of_few_seeds(seeds[seeds.index.isin(trained["group"])])
 
@@ -91,7 +91,7 @@ def shared_floors(table: pd.DataFrame) -> list[str]:
     """`shared_floor` of a table whose controls name the student alone of each group, which has rows of its own."""
     gains = table[(table["pair"] == "teacher-student") & (table["seed"] == "all") & table["gain"].notna()]
     single = table[table["seed"] != "all"]
-    of_alone = single[single["pair"] == FLOORED].groupby("group")["b"].nunique()
+    of_alone = single[single["pair"] == ALONE].groupby("group")["b"].nunique()
     seeds = single[single["pair"] == "teacher-student"].groupby("group")["b"].nunique()
     named = gains["control"].astype(str).str.extract(r"^floor: [^;(]*\((.*?)\)(?:;|$)")[0]
     said: list[str] = []

@@ -28,7 +28,8 @@ from kdscope.figures.detection_attention_definitions import (
 )
 from kdscope.figures.detection_attention_definitions import definitions as by_definition
 from kdscope.figures.detection_curves import in_panels
-from kdscope.figures.detection_rows import ALONE, SIZES, curves, height, labels_of, last_split, lines, one_each, titled
+from kdscope.figures.detection_rows import SIZES, curves, height, labels_of, last_split, lines, one_each, titled
+from kdscope.figures.fidelity_rows import ALONE
 from kdscope.figures.sheet import drawn
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, styled
 

@@ -8,7 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kdscope.figures.detection_rows import ALONE, height, labels_of, lines
+from kdscope.figures.detection_rows import height, labels_of, lines
+from kdscope.figures.fidelity_rows import ALONE
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels
 
 UNTRAINED, SHUFFLED = "floor:random-init", "floor:shuffled"

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kdscope.figures.detection_rows import ALONE, labels_of, one_each
+from kdscope.figures.detection_rows import labels_of, one_each
+from kdscope.figures.fidelity_rows import ALONE
 from kdscope.figures.style import DASHES, TWO_COLUMNS, colours, legend_below, panels
 
 TITLES = {

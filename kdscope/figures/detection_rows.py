@@ -10,7 +10,6 @@ from kdscope.detection.measures.cards import CARDS
 from kdscope.errors import KDScopeError
 from kdscope.figures.style import ROW, short_names
 
-ALONE = "floor:independent-student"
 SIZES = ("all", "small", "medium", "large")
 
 

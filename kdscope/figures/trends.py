@@ -6,10 +6,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from kdscope.figures.fidelity_rows import ALONE
 from kdscope.figures.style import TWO_COLUMNS, colours, interval, legend_below, marks, panels, short_names
 from kdscope.measures.correlation import FEWEST, correlate
 
-ALONE = "floor:independent-student"
 ACROSS = 2  # panels beside each other: above each stand three lines
 CAPTION = (
     "{} against the accuracy of the student, a point for each run, with its interval over images; r, Spearman's ρ and "
